@@ -1,0 +1,1 @@
+//! Which zips are accepted, how they are unpacked and made.

@@ -1,0 +1,1 @@
+//! What of a command's output may reach a terminal.
