@@ -1,0 +1,8 @@
+/** Types that SvelteKit looks for. */
+declare global {
+  namespace App {
+    interface PageState {}
+  }
+}
+
+export {};
