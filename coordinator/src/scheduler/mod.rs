@@ -1,0 +1,391 @@
+//! Turns requests into steps in a job's life: reads the clock, asks the pure rules, writes the store,
+//! and wakes whoever waits for what happened.
+//!
+//! - The scheduler is the only writer. `placement` and `retry` decide and do nothing; `dispatch` knows
+//!   the workers that wait for a job, `follow` the readers that wait for output.
+//! - Waking is a hint and never the truth: a woken worker claims in the store like any other. A hint
+//!   that got lost is made good by [`Scheduler::reap`], once a second.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use lull_shared::{
+    files::StoredFile,
+    ids::{JobId, WorkerId},
+    jobs::{
+        Assignment, ClaimReply, CreateJob, Job, JobState, LeaseKey, ReportFailure, ResultReply,
+        SubmitResult,
+    },
+    output::{AppendQuery, AppendReply},
+    time::{Clock, Timestamp},
+    workers::{Heartbeat, HeartbeatReply, RegisterReply, RegisterWorker},
+};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    model::{
+        ApiToken, Claimed, Created, EndedAttempt, Enrolment, JoinCodeRecord, NextStep, Offer,
+        OutputPiece, Report, SignOfLife, Submitter,
+    },
+    store::{CLAIM_MAX, Store, StoreError},
+};
+
+mod dispatch;
+mod follow;
+mod incoming;
+pub mod placement;
+pub mod retry;
+
+pub use follow::Follower;
+
+/// The times the scheduler goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How long a lease lasts without a renewal.
+    pub lease: Duration,
+    /// How often a worker is to send a heartbeat.
+    pub heartbeat: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(60), heartbeat: Duration::from_secs(10) }
+    }
+}
+
+/// The most jobs for which one pass of the reaper wakes workers, for each sandbox level.
+const WAKES_MAX: u32 = 256;
+/// The most leases that one transaction of the reaper ends.
+const EXPIRED_MAX: u32 = 256;
+
+/// A token's last use is noted this exactly.
+const USED_EVERY: Duration = Duration::from_secs(60);
+
+/// Decides and writes. Shared by every handler; clones are the same scheduler.
+#[derive(Clone)]
+pub struct Scheduler {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    settings: Settings,
+    waiting: Arc<dispatch::Waiting>,
+    followers: Arc<follow::Followers>,
+}
+
+impl Scheduler {
+    /// A scheduler over a store.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, settings: Settings) -> Self {
+        Self { store, clock, settings, waiting: Arc::default(), followers: Arc::default() }
+    }
+
+    /// The time by the coordinator's clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Accepts a job and wakes the worker that waits longest and can run it.
+    ///
+    /// # Errors
+    /// [`StoreError::KeyReused`], [`StoreError::FileMissing`], or the store's own.
+    pub async fn create_job(
+        &self,
+        request: CreateJob,
+        submitter: &Submitter,
+    ) -> Result<Created, StoreError> {
+        let job = incoming::new_job(request, submitter);
+        let min_sandbox = job.min_sandbox;
+        let created = self.store.create_job(job, self.now()).await?;
+        if created.new {
+            self.waiting.wake(min_sandbox);
+            tracing::info!(job.id = %created.job.job_id, "job created");
+        }
+        Ok(created)
+    }
+
+    /// Gives the worker up to `max` jobs, waiting up to `wait` for the first one. Empty when none came.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for an unknown worker, or the store's own.
+    pub async fn claim(
+        &self,
+        worker: WorkerId,
+        max: u32,
+        wait: Duration,
+    ) -> Result<ClaimReply, StoreError> {
+        let offer = Offer { worker, max: max.clamp(1, CLAIM_MAX) };
+        let Claimed { jobs, level } = self.try_claim(offer).await?;
+        if !jobs.is_empty() || wait.is_zero() {
+            return Ok(ClaimReply { jobs });
+        }
+        let until = Instant::now() + wait;
+        let mut place = self.waiting.enter(level);
+        loop {
+            // Once more now that the place is taken: no job can slip through in between.
+            let Claimed { jobs, .. } = self.try_claim(offer).await?;
+            if !jobs.is_empty() {
+                place.leave_served();
+                return Ok(ClaimReply { jobs });
+            }
+            if timeout_at(until, place.woken()).await.is_err() {
+                return Ok(ClaimReply::default());
+            }
+        }
+    }
+
+    /// Claims once. When the caller goes away before it has the answer, what was claimed is put back.
+    async fn try_claim(&self, offer: Offer) -> Result<Claimed, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let this = self.clone();
+        tokio::spawn(async move {
+            let claimed =
+                this.store.claim(offer, placement::meets, this.now(), this.settings.lease).await;
+            if let Err(Ok(unheard)) = reply.send(claimed) {
+                this.unclaim(offer.worker, &unheard.jobs).await;
+            }
+        });
+        let claimed = answer.await.map_err(|gone| StoreError::Unreachable(gone.into()))??;
+        for job in &claimed.jobs {
+            self.followers.notify(job.job_id);
+            tracing::info!(
+                job.id = %job.job_id,
+                attempt.number = job.attempt,
+                worker.id = %offer.worker,
+                "job claimed"
+            );
+        }
+        Ok(claimed)
+    }
+
+    async fn unclaim(&self, worker: WorkerId, jobs: &[Assignment]) {
+        if jobs.is_empty() {
+            return;
+        }
+        let keys: Vec<LeaseKey> = jobs.iter().map(Assignment::key).collect();
+        match self.store.unclaim(worker, keys, self.now(), retry::after_attempt).await {
+            Ok(ended) => self.announce(&ended),
+            // The leases run out by themselves.
+            Err(error) => tracing::warn!(%error, "could not put unheard claims back"),
+        }
+    }
+
+    /// Notes a worker's state and renews the leases it names.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for an unknown worker, or the store's own.
+    pub async fn heartbeat(&self, heartbeat: Heartbeat) -> Result<HeartbeatReply, StoreError> {
+        let life = SignOfLife {
+            worker: heartbeat.worker_id,
+            state: heartbeat.status,
+            reason: heartbeat.reason,
+            running: heartbeat.running,
+        };
+        let renewal = self
+            .store
+            .heartbeat(life, self.now(), self.settings.lease, retry::after_attempt)
+            .await?;
+        self.announce(&renewal.ended);
+        for job in renewal.resumed {
+            self.followers.notify(job);
+        }
+        Ok(HeartbeatReply { lost: renewal.lost, cancel: renewal.cancel })
+    }
+
+    /// Enrols a worker or updates a known one. Whether the worker's own token was shown is the
+    /// caller's to check.
+    ///
+    /// # Errors
+    /// [`StoreError::JoinRefused`], [`StoreError::Conflict`] for an id that another secret holds,
+    /// [`StoreError::NotFound`] for an unknown worker without a join code, or the store's own.
+    pub async fn register(
+        &self,
+        request: RegisterWorker,
+        enrolment: Enrolment,
+    ) -> Result<RegisterReply, StoreError> {
+        let worker_id = request.worker_id;
+        let grace = self.settings.heartbeat * 2;
+        let machine = incoming::machine(request);
+        self.store.register(worker_id, machine, enrolment, self.now(), grace).await?;
+        tracing::info!(worker.id = %worker_id, "worker registered");
+        Ok(RegisterReply {
+            worker_id,
+            heartbeat_ms: millis(self.settings.heartbeat),
+            lease_ms: millis(self.settings.lease),
+            coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
+        })
+    }
+
+    /// Appends to a stream of an attempt the worker holds.
+    ///
+    /// # Errors
+    /// [`StoreError::OffsetMismatch`] for a gap, [`StoreError::LeaseLost`], or the store's own.
+    pub async fn append_output(
+        &self,
+        worker: WorkerId,
+        query: AppendQuery,
+        bytes: Bytes,
+    ) -> Result<AppendReply, StoreError> {
+        let key = LeaseKey { job_id: query.job_id, attempt: query.attempt };
+        let piece = OutputPiece { stream: query.stream, offset: query.offset, bytes };
+        let appended =
+            self.store.append_output(worker, key, piece, self.now(), self.settings.lease).await?;
+        self.followers.notify(key.job_id);
+        Ok(AppendReply { next_offset: appended.next_offset, cancel: appended.cancel })
+    }
+
+    /// Records that the command ran.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`], [`StoreError::FileMissing`] for an artifact that was not uploaded,
+    /// [`StoreError::OffsetMismatch`], [`StoreError::Invalid`], or the store's own.
+    pub async fn submit_result(
+        &self,
+        worker: WorkerId,
+        result: SubmitResult,
+    ) -> Result<ResultReply, StoreError> {
+        self.finish(incoming::result(worker, result)?).await
+    }
+
+    /// Records a failure that is not the command's own.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`], or the store's own.
+    pub async fn report_failure(
+        &self,
+        worker: WorkerId,
+        failure: ReportFailure,
+    ) -> Result<ResultReply, StoreError> {
+        self.finish(incoming::failure(worker, failure)).await
+    }
+
+    async fn finish(&self, report: Report) -> Result<ResultReply, StoreError> {
+        let (key, worker, ending) = (report.key, report.worker, report.ending);
+        let recorded = self.store.finish(report, self.now(), retry::after_attempt).await?;
+        if recorded.new {
+            self.followers.notify(key.job_id);
+            if recorded.state == JobState::Pending {
+                self.waiting.wake(recorded.min_sandbox);
+            }
+            tracing::info!(
+                job.id = %key.job_id,
+                attempt.number = key.attempt,
+                worker.id = %worker,
+                attempt.ending = ending.name(),
+                job.state = recorded.state.name(),
+                "attempt ended"
+            );
+        }
+        Ok(ResultReply { job_id: key.job_id, status: recorded.state })
+    }
+
+    /// Cancels a job: at once while it waits, by asking its worker while it runs.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] for a job that ended otherwise, [`StoreError::NotFound`], or the
+    /// store's own.
+    pub async fn cancel(&self, job: JobId) -> Result<Job, StoreError> {
+        let cancelled = self.store.cancel(job, self.now()).await?;
+        self.followers.notify(job);
+        tracing::info!(job.id = %job, job.state = cancelled.status.name(), "job cancelled");
+        Ok(cancelled)
+    }
+
+    /// Records a blob that is durable in the blob store.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn record_blob(&self, file: StoredFile) -> Result<(), StoreError> {
+        self.store.record_blob(file.digest, file.size_bytes, self.now()).await
+    }
+
+    /// Keeps a new API token.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn add_token(&self, token: ApiToken) -> Result<(), StoreError> {
+        self.store.add_token(token).await
+    }
+
+    /// Notes that a token was used, unless that was noted less than a minute ago.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn touch_token(&self, token: &ApiToken) -> Result<(), StoreError> {
+        let now = self.now();
+        if token.last_used_at.is_some_and(|used| now.since(used) < USED_EVERY) {
+            return Ok(());
+        }
+        self.store.touch_token(token.id, now).await
+    }
+
+    /// Keeps a new join code.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn add_join_code(&self, code: JoinCodeRecord) -> Result<(), StoreError> {
+        self.store.add_join_code(code).await
+    }
+
+    /// Follows a job: the follower is woken whenever something happens to it.
+    #[must_use]
+    pub fn follow(&self, job: JobId) -> Follower {
+        self.followers.follow(job)
+    }
+
+    /// Ends leases that ran out, marks silent workers, and wakes workers for jobs that can be claimed:
+    /// those whose backoff ended, and those for which a wake-up got lost.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn reap(&self) -> Result<(), StoreError> {
+        let now = self.now();
+        loop {
+            let ended = self.store.expire(now, EXPIRED_MAX, retry::after_attempt).await?;
+            self.announce(&ended);
+            if ended.len() < EXPIRED_MAX as usize {
+                break;
+            }
+        }
+        for worker in self.store.mark_silent(now).await? {
+            tracing::warn!(worker.id = %worker, "worker fell silent");
+        }
+        if self.waiting.len() == 0 {
+            return Ok(());
+        }
+        for (min_sandbox, count) in self.store.claimable(now, WAKES_MAX).await? {
+            for _ in 0..count {
+                if !self.waiting.wake(min_sandbox) {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whoever waits about attempts that the coordinator ended by itself.
+    fn announce(&self, ended: &[EndedAttempt]) {
+        for attempt in ended {
+            self.followers.notify(attempt.key.job_id);
+            if matches!(attempt.next, NextStep::Requeue { .. }) {
+                self.waiting.wake(attempt.min_sandbox);
+            }
+            tracing::info!(
+                job.id = %attempt.key.job_id,
+                attempt.number = attempt.key.attempt,
+                worker.id = %attempt.worker,
+                job.state = attempt.next.state().name(),
+                "attempt given up"
+            );
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
