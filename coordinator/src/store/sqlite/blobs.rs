@@ -44,7 +44,7 @@ pub(super) fn may_read(
 ) -> Result<bool, StoreError> {
     let holds = connection
         .prepare_cached(
-            "select exists (select 1 from jobs
+            "select exists (select 1 from jobs indexed by jobs_held
               where worker_id = ?1 and state = 'running' and file_digest = ?2)",
         )?
         .query_row((Col(worker), Col(digest)), |row| row.get(0))?;

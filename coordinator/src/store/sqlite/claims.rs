@@ -1,4 +1,7 @@
 //! Claiming: which jobs begin their next attempt, and finding out which could.
+//!
+//! The statements name their index: left to itself, SQLite may choose one that walks over every job
+//! which waits.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -46,7 +49,7 @@ pub(super) fn claim(
 fn end_backoffs(connection: &Connection, now: Timestamp) -> Result<(), StoreError> {
     connection
         .prepare_cached(
-            "update jobs set not_before = 0
+            "update jobs indexed by jobs_in_backoff set not_before = 0
               where state = 'pending' and not_before > 0 and not_before <= ?1",
         )?
         .execute([Col(now)])?;
@@ -61,7 +64,7 @@ fn best(
     max: u32,
 ) -> Result<Vec<i64>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "select priority, seq from jobs
+        "select priority, seq from jobs indexed by jobs_claimable
           where state = 'pending' and not_before = 0 and min_sandbox = ?1
           order by priority desc, seq limit ?2",
     )?;
@@ -136,9 +139,9 @@ pub(super) fn claimable(
     limit: u32,
 ) -> Result<Vec<(SandboxLevel, u32)>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "select (select count(*) from (select 1 from jobs
+        "select (select count(*) from (select 1 from jobs indexed by jobs_claimable
                   where state = 'pending' and not_before = 0 and min_sandbox = ?1 limit ?3))
-              + (select count(*) from (select 1 from jobs
+              + (select count(*) from (select 1 from jobs indexed by jobs_in_backoff
                   where state = 'pending' and not_before > 0 and not_before <= ?2
                     and min_sandbox = ?1 limit ?3))",
     )?;

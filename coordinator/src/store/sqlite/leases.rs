@@ -50,6 +50,7 @@ impl End<'_> {
 
 const SELECT_HELD: &str = "select seq, id, attempt, worker_id, state, min_sandbox, on_worker_lost,
         cancel_requested, could_not_run, workers_lost from jobs";
+// The indexes are named because SQLite, left to itself, may walk over all a worker ever ran.
 
 /// The fence: finds the attempt only while it is the job's current one and the worker's own.
 fn find_held(
@@ -167,7 +168,9 @@ pub(super) fn heartbeat(
 
 fn held_by(connection: &Connection, worker: WorkerId) -> Result<Vec<Held>, StoreError> {
     let held = connection
-        .prepare_cached(&format!("{SELECT_HELD} where worker_id = ?1 and state = 'running'"))?
+        .prepare_cached(&format!(
+            "{SELECT_HELD} indexed by jobs_held where worker_id = ?1 and state = 'running'"
+        ))?
         .query_map([Col(worker)], held)?
         .collect::<Result<_, _>>()?;
     Ok(held)
@@ -199,7 +202,7 @@ pub(super) fn expire(
 ) -> Result<Vec<EndedAttempt>, StoreError> {
     let expired: Vec<Held> = connection
         .prepare_cached(&format!(
-            "{SELECT_HELD} where state = 'running' and lease_expires_at <= ?1
+            "{SELECT_HELD} indexed by jobs_leased where state = 'running' and lease_expires_at <= ?1
               order by lease_expires_at limit ?2"
         ))?
         .query_map((Col(now), limit), held)?

@@ -45,7 +45,7 @@ pub(super) fn register(
     update(connection, worker, machine, now)?;
     connection
         .prepare_cached(
-            "update jobs set lease_expires_at = min(lease_expires_at, ?2)
+            "update jobs indexed by jobs_held set lease_expires_at = min(lease_expires_at, ?2)
               where worker_id = ?1 and state = 'running'",
         )?
         .execute((Col(worker), Col(now + grace)))?;
