@@ -4,12 +4,13 @@ use lull_shared::{
     files::Artifact,
     ids::{Digest, JobId, TokenId, WorkerId},
     jobs::{AttemptEnding, JobState, OnWorkerLost},
+    output::Stream,
     workers::SandboxLevel,
 };
 
 use super::{
-    LEASE, Shared, a_job, a_worker, alive, at, claim, claim_one, expire, finish, report, submit,
-    two_workers, with_key,
+    LEASE, Shared, a_job, a_worker, alive, append, at, claim, claim_one, expire, finish, report,
+    submit, two_workers, with_key,
 };
 use crate::{
     model::{NewJob, NextStep, Offer},
@@ -149,6 +150,26 @@ pub(crate) async fn s2_a_stale_attempt_is_fenced_off(store: &Shared) {
     let job = store.job(id).await.unwrap();
     assert_eq!((job.status, job.attempt), (JobState::Running, second.attempt));
     assert_eq!(job.worker_id, Some(two));
+}
+
+pub(crate) async fn s2_a_stale_attempt_of_the_same_worker_is_fenced_off(store: &Shared) {
+    let worker = a_worker(store, "pc", SandboxLevel::L3).await;
+    let id = submit(store, a_job()).await;
+    let stale = claim_one(store, worker, at(1)).await;
+    expire(store, at(100)).await;
+    let current = claim_one(store, worker, at(101)).await;
+
+    let late = finish(store, worker, stale, Succeeded, at(102)).await;
+    assert!(matches!(late, Err(StoreError::LeaseLost)), "{late:?}");
+    let late = append(store, worker, stale, Stream::Stdout, 0, b"late").await;
+    assert!(matches!(late, Err(StoreError::LeaseLost)), "{late:?}");
+    let life = alive(worker, &[stale, current]);
+    let renewal = store.heartbeat(life, at(102), LEASE, retry::after_attempt).await.unwrap();
+    assert_eq!(renewal.lost, [stale]);
+
+    let job = store.job(id).await.unwrap();
+    assert_eq!((job.status, job.attempt, job.stdout), (JobState::Running, 2, None));
+    finish(store, worker, current, Succeeded, at(103)).await.unwrap();
 }
 
 pub(crate) async fn s2_another_workers_attempt_is_fenced_off(store: &Shared) {

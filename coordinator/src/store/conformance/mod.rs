@@ -50,6 +50,7 @@ macro_rules! conformance_suite {
                 a_job_runs_to_its_end
                 a_failed_command_fails_its_job
                 s2_a_stale_attempt_is_fenced_off
+                s2_a_stale_attempt_of_the_same_worker_is_fenced_off
                 s2_another_workers_attempt_is_fenced_off
                 s3_the_same_report_again_gets_the_same_reply
                 another_report_of_an_ended_attempt_is_refused
