@@ -1,0 +1,171 @@
+//! Input files by digest, kept for the next job that wants them, within a size.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use lull_shared::{
+    client::{ClientError, hash_file},
+    ids::Digest,
+    time::Clock,
+};
+
+use crate::api::CoordinatorApi;
+
+/// Files that no running job uses go, longest unused first, when all are larger together.
+const CACHE_BYTES_MAX: u64 = 10 * 1024 * 1024 * 1024;
+
+/// The folder of input files.
+pub(crate) struct Cache {
+    folder: PathBuf,
+    bytes_max: u64,
+    /// Whether jobs here can reach the folder: then what is in it is checked at every use.
+    within_reach: bool,
+    clock: Arc<dyn Clock>,
+    /// Files in use, each with the lock under which it is fetched once.
+    used: Mutex<HashMap<Digest, Used>>,
+}
+
+#[derive(Default)]
+struct Used {
+    holders: u32,
+    fetching: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// A file that stays where it is while this lives.
+pub(crate) struct Held {
+    cache: Arc<Cache>,
+    digest: Digest,
+}
+
+impl Held {
+    /// Where the file is.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.cache.path(self.digest)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut used = self.cache.used();
+        if let Some(entry) = used.get_mut(&self.digest) {
+            entry.holders -= 1;
+            if entry.holders == 0 {
+                used.remove(&self.digest);
+            }
+        }
+    }
+}
+
+impl Cache {
+    /// Uses a folder; half files of an earlier process are removed from it.
+    pub(crate) fn open(
+        folder: PathBuf,
+        within_reach: bool,
+        clock: Arc<dyn Clock>,
+    ) -> io::Result<Arc<Self>> {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.extension().is_some() {
+                fs::remove_file(path)?;
+            }
+        }
+        let used = Mutex::default();
+        Ok(Arc::new(Self { folder, bytes_max: CACHE_BYTES_MAX, within_reach, clock, used }))
+    }
+
+    /// The file with this digest, from here or else from the coordinator. Asked for twice at once, it is fetched once.
+    pub(crate) async fn fetch(
+        self: &Arc<Self>,
+        digest: Digest,
+        api: &dyn CoordinatorApi,
+    ) -> Result<Held, ClientError> {
+        let fetching = {
+            let mut used = self.used();
+            let entry = used.entry(digest).or_default();
+            entry.holders += 1;
+            Arc::clone(&entry.fetching)
+        };
+        let held = Held { cache: Arc::clone(self), digest };
+        let _alone = fetching.lock().await;
+        let path = held.path();
+        if self.has(&path, digest).await {
+            self.touch(&path);
+            return Ok(held);
+        }
+        let unfinished = path.with_extension("part");
+        // What is left of a download that was cut off.
+        drop(fs::remove_file(&unfinished));
+        let size_bytes = api.download(digest, &unfinished).await?;
+        fs::rename(&unfinished, &path).map_err(|source| ClientError::File { path, source })?;
+        tracing::debug!(%digest, size_bytes, "input fetched");
+        let cache = Arc::clone(self);
+        // Nobody waits for the clearing up.
+        drop(tokio::task::spawn_blocking(move || cache.prune()));
+        Ok(held)
+    }
+
+    async fn has(&self, path: &Path, digest: Digest) -> bool {
+        if !path.exists() {
+            return false;
+        }
+        if !self.within_reach {
+            return true;
+        }
+        let right = hash_file(path, |_, _| {}).await.is_ok_and(|(found, _)| found == digest);
+        if !right {
+            tracing::warn!(%digest, "cached input was changed and is fetched again");
+            // When it cannot be removed, replacing it says why.
+            drop(fs::remove_file(path));
+        }
+        right
+    }
+
+    /// Marks a file as used now.
+    fn touch(&self, path: &Path) {
+        let millis = u64::try_from(self.clock.now().as_millis()).unwrap_or(0);
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+        // At worst it is cleared away sooner.
+        let _ = File::options().write(true).open(path).and_then(|file| file.set_modified(now));
+    }
+
+    /// Removes what was unused longest until the rest fits.
+    fn prune(&self) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                let metadata = entry.metadata().ok()?;
+                Some((metadata.modified().ok()?, metadata.len(), entry.path()))
+            })
+            .collect();
+        files.sort();
+        let mut total: u64 = files.iter().map(|(_, size, _)| size).sum();
+        let used = self.used();
+        for (_, size, path) in files {
+            if total <= self.bytes_max {
+                return;
+            }
+            let free = path
+                .file_name()
+                .and_then(|name| name.to_str()?.parse().ok())
+                .is_some_and(|digest: Digest| !used.contains_key(&digest));
+            if free && fs::remove_file(path).is_ok() {
+                total -= size;
+            }
+        }
+    }
+
+    fn path(&self, digest: Digest) -> PathBuf {
+        self.folder.join(digest.to_string())
+    }
+
+    fn used(&self) -> MutexGuard<'_, HashMap<Digest, Used>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,176 @@
+//! Takes a spooled report to the coordinator, however long that takes.
+
+use std::sync::Arc;
+
+use lull_shared::{
+    client::{ClientError, hash_file},
+    files::Artifact,
+    jobs::{FailureKind, LeaseKey, OutputPart, ReportFailure, SubmitResult},
+    output::AppendQuery,
+    problem::ProblemKind,
+};
+
+use crate::{
+    api::{CoordinatorApi, Verdict, verdict},
+    backoff::Backoff,
+    spool::{End, Report, Spool, part, part_bytes},
+};
+
+/// The name of the zip of a job's outputs.
+const OUTPUTS_NAME: &str = "outputs.zip";
+/// Most bytes of output that travel inside the report itself.
+const INLINE_BYTES_MAX: usize = 256 * 1024;
+
+/// Sends a report until the coordinator has recorded it or says that it is not wanted; then removes it from the spool.
+/// May be dropped and begun again at any moment.
+pub(crate) async fn deliver(api: Arc<dyn CoordinatorApi>, spool: &Spool, mut report: Report) {
+    let key = report.key;
+    let mut backoff = Backoff::default();
+    let mut synced = false;
+    loop {
+        let Err(error) = send(api.as_ref(), spool, &mut report).await else {
+            tracing::info!(job.id = %key.job_id, attempt.number = key.attempt, "attempt reported");
+            break;
+        };
+        match verdict(&error) {
+            Verdict::Fenced => {
+                tracing::info!(
+                    job.id = %key.job_id, attempt.number = key.attempt, reason = %error,
+                    "report is not wanted any more"
+                );
+                break;
+            }
+            Verdict::Later | Verdict::NotWelcome => {
+                tracing::debug!(job.id = %key.job_id, error = %error, "report has to wait");
+            }
+            Verdict::Never if is_last_resort(&report) => {
+                tracing::error!(job.id = %key.job_id, error = %error, "report is refused and given up");
+                break;
+            }
+            // A report it will never accept must not hold the job: the failure to report is one.
+            Verdict::Never => {
+                tracing::error!(job.id = %key.job_id, error = %error, "report is refused");
+                let message = format!("the coordinator refused the result: {error}");
+                report = Report::failed(key, FailureKind::Internal, message);
+            }
+        }
+        if !synced {
+            // It may take a while: by now the disk must hold it.
+            synced = true;
+            sync(spool, &report).await;
+        }
+        tokio::time::sleep(backoff.next()).await;
+    }
+    spool.remove(key);
+}
+
+/// Returns when the disk holds the report; when it cannot, the report still is in this process.
+pub(crate) async fn sync(spool: &Spool, report: &Report) {
+    let (spool, report) = (spool.clone(), report.clone());
+    let key = report.key;
+    match tokio::task::spawn_blocking(move || spool.sync(&report)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(job.id = %key.job_id, error = %error, "report is not safe on disk");
+        }
+        Err(error) => tracing::error!(error = %error, "report is not safe on disk"),
+    }
+}
+
+fn is_last_resort(report: &Report) -> bool {
+    matches!(report.end, End::Failed { .. }) && report.unsent.is_empty()
+}
+
+/// One try at everything a report consists of. What was taken is not sent again by the next try.
+async fn send(
+    api: &dyn CoordinatorApi,
+    spool: &Spool,
+    report: &mut Report,
+) -> Result<(), ClientError> {
+    let key = report.key;
+    let mut artifacts = Vec::new();
+    if report.has_outputs {
+        let path = spool.zip_path(key);
+        let (digest, size_bytes) = hash_file(&path, |_, _| {}).await?;
+        api.upload(&path, digest).await?;
+        artifacts.push(Artifact { name: OUTPUTS_NAME.to_owned(), digest, size_bytes });
+    }
+    match &report.end {
+        End::Exited { exit_code, error_message } => {
+            let (exit_code, error_message) = (*exit_code, error_message.clone());
+            send_output(api, key, &mut report.unsent, INLINE_BYTES_MAX).await?;
+            let mut result = SubmitResult {
+                job_id: key.job_id,
+                attempt: key.attempt,
+                exit_code: Some(exit_code),
+                error_message,
+                artifacts,
+                output: report.unsent.clone(),
+            };
+            match api.submit_result(&result).await {
+                Err(error) if error.kind() == ProblemKind::OffsetMismatch => {
+                    // Only the other address can say where the output goes on.
+                    send_output(api, key, &mut report.unsent, 0).await?;
+                    result.output.clear();
+                    api.submit_result(&result).await
+                }
+                reply => reply,
+            }
+        }
+        End::Failed { kind, message } => {
+            let failure = ReportFailure {
+                job_id: key.job_id,
+                attempt: key.attempt,
+                kind: *kind,
+                error_message: message.clone(),
+            };
+            send_output(api, key, &mut report.unsent, 0).await?;
+            api.report_failure(&failure).await
+        }
+    }
+    .map(drop)
+}
+
+/// Sends output part by part until no more than `leave` bytes remain. Parts that the coordinator will never take are
+/// dropped: the result is worth more.
+async fn send_output(
+    api: &dyn CoordinatorApi,
+    key: LeaseKey,
+    parts: &mut Vec<OutputPart>,
+    leave: usize,
+) -> Result<(), ClientError> {
+    // Base64 makes four of three.
+    while parts.iter().map(|part| part.data.len() / 4 * 3).sum::<usize>() > leave {
+        let first = parts.remove(0);
+        let bytes = part_bytes(&first);
+        let (stream, offset) = (first.stream, first.offset);
+        let query = AppendQuery { job_id: key.job_id, attempt: key.attempt, stream, offset };
+        match api.stream_output(&query, bytes.clone()).await {
+            Ok(_) => {}
+            Err(ClientError::Problem(problem))
+                if problem.kind == ProblemKind::OffsetMismatch
+                    && problem.next_offset.is_some_and(|next| next != offset) =>
+            {
+                let next = problem.next_offset.unwrap_or(offset);
+                let known = usize::try_from(next.saturating_sub(offset)).unwrap_or(usize::MAX);
+                if known < bytes.len() {
+                    parts.insert(0, part(stream, next, &bytes.slice(known..)));
+                }
+                // What follows in the same stream follows these bytes.
+                let moved_back = offset.saturating_sub(next);
+                for later in parts.iter_mut().filter(|later| later.stream == stream).skip(1) {
+                    later.offset -= moved_back;
+                }
+            }
+            Err(error) if verdict(&error) == Verdict::Never => {
+                tracing::warn!(job.id = %key.job_id, error = %error, "output is refused and dropped");
+                parts.retain(|part| part.stream != stream);
+            }
+            Err(error) => {
+                parts.insert(0, first);
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
