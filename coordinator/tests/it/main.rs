@@ -1,0 +1,2 @@
+//! The real coordinator under test.
+mod api_document;
