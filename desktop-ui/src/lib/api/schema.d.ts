@@ -1,7 +1,7 @@
 /** Types of the coordinator's API. */
 export interface paths {
-  '/api/whoami': { get: Get<never, S['WhoAmI']> };
-  '/api/workers': { get: Get<never, S['WorkerList']> };
+  '/api/whoami': { get: Get<undefined, S['WhoAmI']> };
+  '/api/workers': { get: Get<undefined, S['WorkerList']> };
   '/api/jobs': {
     get: Get<{ status?: S['JobState']; workerId?: string; limit?: number; cursor?: string }, S['JobList']>;
   };
@@ -11,7 +11,7 @@ export interface paths {
 }
 type S = components['schemas'];
 interface Get<Q, R> {
-  parameters: { query: Q; header?: never; path?: never; cookie?: never };
+  parameters: { query?: Q; header?: never; path?: never; cookie?: never };
   requestBody?: never;
   responses: { 200: Ok<R>; default: Bad };
 }
