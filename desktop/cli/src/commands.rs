@@ -1,0 +1,66 @@
+//! The commands, one file each.
+
+pub(crate) mod cancel;
+pub(crate) mod demo;
+pub(crate) mod download;
+pub(crate) mod jobs;
+pub(crate) mod login;
+pub(crate) mod logout;
+pub(crate) mod output;
+pub(crate) mod run;
+pub(crate) mod status;
+pub(crate) mod submit;
+pub(crate) mod whoami;
+pub(crate) mod workers;
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use lull_shared::{client::Client, ids::JobId, jobs::JobFilter};
+
+use crate::{cli::Command, output::Output, table::short};
+
+/// Jobs among which a short id is looked for: the newest.
+const SHORT_ID_REACH: u32 = 500;
+
+/// Runs one command.
+pub(crate) async fn run(command: Command, output: &Output) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(args) => run::run(*args, output).await,
+        Command::Submit(args) => submit::run(*args, output).await,
+        Command::Status(args) => status::run(args, output).await,
+        Command::Output(args) => output::run(args, output).await,
+        Command::Download(args) => download::run(args, output).await,
+        Command::Jobs(args) => jobs::run(args, output).await,
+        Command::Workers(args) => workers::run(args, output).await,
+        Command::Cancel(args) => cancel::run(args, output).await,
+        Command::Login(args) => login::run(args, output).await,
+        Command::Logout(args) => logout::run(&args, output),
+        Command::Whoami(args) => whoami::run(args, output).await,
+        Command::Demo(args) => demo::run(args, output).await,
+    }
+}
+
+/// The job a person means: by its id, or by the last digits of it.
+async fn find_job(client: &Client, text: &str) -> anyhow::Result<JobId> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let digits = text.to_ascii_lowercase();
+    if digits.len() < 4 || !digits.chars().all(|c| c.is_ascii_hexdigit() || c == '-') {
+        bail!("{text:?} is no job id: `lull jobs` shows the ids");
+    }
+    let filter = JobFilter { limit: Some(SHORT_ID_REACH), ..JobFilter::default() };
+    let jobs = client.list_jobs(&filter).await?.jobs;
+    let found: Vec<JobId> =
+        jobs.iter().map(|job| job.job_id).filter(|id| id.to_string().ends_with(&digits)).collect();
+    match found.as_slice() {
+        [one] => Ok(*one),
+        [] => bail!("none of the last {SHORT_ID_REACH} jobs has an id that ends in {text}"),
+        [one, ..] => bail!(
+            "{} jobs have ids that end in {text}: give more of it than {}",
+            found.len(),
+            short(*one)
+        ),
+    }
+}

@@ -1,0 +1,31 @@
+//! `lull submit`: submits a job and leaves it to itself.
+
+use std::process::ExitCode;
+
+use crate::{config, output::Output, submission::Submission};
+
+const HELP: &str = "\
+Prints the job's id. Each argument after `--` is one line.
+
+Examples:
+  lull submit --dir my-project --output 'out/**' -- 'make' 'make test'
+  id=$(lull submit -- 'sleep 60; date')
+  lull output -f $id && lull download $id";
+
+/// Submit a job and return at once
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    submission: Submission,
+}
+
+pub(super) async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
+    let job = args.submission.submit(&config::client()?, output).await?;
+    if output.json {
+        output.value(&job)?;
+    } else {
+        output.line(&job.job_id.to_string())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
