@@ -79,8 +79,14 @@ pub(crate) struct Steering {
 
 /// The attempt's side of it.
 pub(crate) struct Steered {
-    control: Control,
+    pub(crate) control: Control,
     controlled: Controlled,
+    pub(crate) wishes: Wishes,
+}
+
+/// Hears what the loop wishes.
+#[derive(Clone, Debug)]
+pub(crate) struct Wishes {
     wish: watch::Receiver<Wish>,
 }
 
@@ -88,7 +94,8 @@ impl Steering {
     pub(crate) fn new() -> (Self, Steered) {
         let (control, controlled) = Control::new();
         let (sender, wish) = watch::channel(Wish::Go);
-        (Self { control: control.clone(), wish: sender }, Steered { control, controlled, wish })
+        let wishes = Wishes { wish };
+        (Self { control: control.clone(), wish: sender }, Steered { control, controlled, wishes })
     }
 
     /// Freezes it.
@@ -125,9 +132,9 @@ impl Steering {
     }
 }
 
-impl Steered {
+impl Wishes {
     /// Returns when the attempt is to end.
-    async fn ended(&mut self) -> KillReason {
+    pub(crate) async fn ended(&mut self) -> KillReason {
         match self.wish.wait_for(|wish| matches!(wish, Wish::End(_))).await.map(|wish| *wish) {
             Ok(Wish::End(reason)) => reason,
             // The loop is gone.
@@ -203,7 +210,7 @@ pub(crate) async fn run(
     let delivered = async {
         tokio::select! {
             biased;
-            () = steered.lease_lost() => tools.spool.remove(key),
+            () = steered.wishes.lease_lost() => tools.spool.remove(key),
             () = deliver::deliver(api, &tools.spool, report) => {}
         }
     };
@@ -243,14 +250,14 @@ async fn execute(
         None => None,
         Some(digest) => tokio::select! {
             biased;
-            reason = steered.ended() => return Ran::Killed(reason),
+            reason = steered.wishes.ended() => return Ran::Killed(reason),
             fetched = fetch(&tools.cache, digest, api.as_ref()) => match fetched {
                 Ok(held) => Some(held),
                 Err((kind, message)) => return Ran::Failed(kind, message),
             }
         },
     };
-    if let Err(reason) = steered.may_run().await {
+    if let Err(reason) = steered.wishes.may_run().await {
         return Ran::Killed(reason);
     }
     let spec = RunSpec {
@@ -264,7 +271,8 @@ async fn execute(
     let (_, fresh) = Control::new();
     let controlled = std::mem::replace(&mut steered.controlled, fresh);
     let (sink, source) = mpsc::channel(SINK_CHUNKS);
-    let pump = output::pump(Arc::clone(api), assignment.key(), source, steered.control.clone());
+    let (control, wishes) = (steered.control.clone(), steered.wishes.clone());
+    let pump = output::pump(Arc::clone(api), assignment.key(), source, control, wishes);
     let run = async {
         let outcome = runner::run(spec, Arc::clone(&tools.sandbox), sink, controlled).await;
         slot_is_free();

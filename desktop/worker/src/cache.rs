@@ -169,3 +169,79 @@ impl Cache {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lull_shared::time::Timestamp;
+
+    use super::*;
+    use crate::testing::{Coordinator, Request};
+
+    /// A clock that moves with every look, so that no two uses are at the same time.
+    #[derive(Default)]
+    struct Ticking(Mutex<i64>);
+
+    impl Clock for Ticking {
+        fn now(&self) -> Timestamp {
+            let mut millis = self.0.lock().unwrap();
+            *millis += 10_000;
+            // After every file was written.
+            Timestamp::from_millis(4_000_000_000_000 + *millis)
+        }
+    }
+
+    fn cache(folder: &Path, within_reach: bool, bytes_max: u64) -> Arc<Cache> {
+        let cache = Cache::open(folder.to_owned(), within_reach, Arc::<Ticking>::default());
+        let cache = Arc::into_inner(cache.unwrap()).unwrap();
+        Arc::new(Cache { bytes_max, ..cache })
+    }
+
+    fn put(coordinator: &Coordinator, bytes: &[u8]) -> Digest {
+        let digest = Digest::of(bytes);
+        coordinator.now().files.insert(digest, bytes.to_vec());
+        digest
+    }
+
+    #[tokio::test]
+    async fn what_was_unused_longest_goes_and_what_is_in_use_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let coordinator = Coordinator::default();
+        let cache = cache(folder.path(), false, 10);
+        let [old, used, new] = [b"old-1", b"used2", b"new-3"].map(|b| put(&coordinator, b));
+        let held = cache.fetch(used, &coordinator).await.unwrap();
+        drop(cache.fetch(old, &coordinator).await.unwrap());
+        drop(cache.fetch(new, &coordinator).await.unwrap());
+        drop(cache.fetch(new, &coordinator).await.unwrap());
+        cache.prune();
+        assert!(held.path().exists(), "it is in use");
+        assert!(!cache.path(old).exists());
+        assert!(cache.path(new).exists());
+        drop(held);
+        assert!(cache.used().is_empty());
+    }
+
+    #[tokio::test]
+    async fn two_jobs_with_one_input_fetch_it_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let coordinator = Coordinator::default();
+        let cache = cache(folder.path(), false, 100);
+        let digest = put(&coordinator, b"shared");
+        let (one, two) =
+            tokio::join!(cache.fetch(digest, &coordinator), cache.fetch(digest, &coordinator));
+        assert_eq!(fs::read(one.unwrap().path()).unwrap(), b"shared");
+        assert!(two.is_ok());
+        assert_eq!(coordinator.count(Request::Download), 1);
+    }
+
+    #[tokio::test]
+    async fn an_input_that_a_job_changed_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let coordinator = Coordinator::default();
+        let cache = cache(folder.path(), true, 100);
+        let digest = put(&coordinator, b"right");
+        let path = cache.fetch(digest, &coordinator).await.unwrap().path();
+        fs::write(&path, b"wrong").unwrap();
+        drop(cache.fetch(digest, &coordinator).await.unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"right");
+    }
+}

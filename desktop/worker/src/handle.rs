@@ -119,6 +119,13 @@ impl Worker {
 }
 
 impl WorkerHandle {
+    /// Ends the worker without a word to anybody, as a power cut would.
+    #[cfg(test)]
+    pub(crate) async fn break_off(&self) {
+        let _ = self.commands.send(Command::BreakOff);
+        self.commands.closed().await;
+    }
+
     pub(crate) const fn new(
         commands: mpsc::UnboundedSender<Command>,
         status: watch::Receiver<LocalStatus>,

@@ -18,6 +18,9 @@ mod deliver;
 mod output;
 mod spool;
 
+#[cfg(test)]
+mod testing;
+
 pub mod runner;
 pub mod sandbox;
 

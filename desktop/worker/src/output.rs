@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::{
     api::{CoordinatorApi, Verdict, verdict},
+    attempt::Wishes,
     backoff::Backoff,
     runner::{Control, KillReason},
     spool,
@@ -41,7 +42,10 @@ pub(crate) async fn pump(
     key: LeaseKey,
     mut source: mpsc::Receiver<(Stream, Bytes)>,
     control: Control,
+    mut wishes: Wishes,
 ) -> Vec<OutputPart> {
+    let mut lost = wishes.clone();
+    let mut bytes_max = WAITING_BYTES_MAX;
     let mut waiting = Waiting::default();
     let mut backoff = Backoff::default();
     let mut send_at = Instant::now();
@@ -56,7 +60,7 @@ pub(crate) async fn pump(
             flight = Some(Flight::start(Arc::clone(&api), key, stream, offset, bytes));
         }
         tokio::select! {
-            chunk = source.recv(), if waiting.bytes < WAITING_BYTES_MAX => {
+            chunk = source.recv(), if waiting.bytes < bytes_max => {
                 let Some((stream, bytes)) = chunk else { break };
                 waiting.push(stream, bytes);
                 if waiting.bytes >= WORTH_SENDING_BYTES && backoff.is_fresh() {
@@ -73,6 +77,12 @@ pub(crate) async fn pump(
                 }
             }
             () = sleep_until(send_at), if flight.is_none() && waiting.bytes > 0 => {}
+            // Of a job that is being killed there is not much more to come, and nothing to hold back.
+            _ = wishes.ended(), if bytes_max == WAITING_BYTES_MAX => bytes_max = usize::MAX,
+            () = lost.lease_lost(), if !waiting.unwanted => {
+                flight = None;
+                waiting.forget();
+            }
         }
     }
     if let Some(mut sent) = flight {
@@ -193,7 +203,7 @@ impl Waiting {
             }
             Err(error) if verdict(error) == Verdict::Fenced => {
                 control.kill(KillReason::LeaseLost);
-                *self = Self { unwanted: true, ..Self::default() };
+                self.forget();
                 Settled::Moved
             }
             Err(error) => {
@@ -202,6 +212,11 @@ impl Waiting {
                 Settled::Failed
             }
         }
+    }
+
+    /// Nobody wants any of it.
+    fn forget(&mut self) {
+        *self = Self { unwanted: true, ..Self::default() };
     }
 
     /// Forgets what is acknowledged and keeps the rest of a request.
@@ -261,5 +276,141 @@ impl OneStream {
             joined.extend_from_slice(&next);
         }
         joined.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lull_shared::ids::JobId;
+
+    use super::*;
+    use crate::{
+        attempt::Steering,
+        testing::{Coordinator, Failure, Request, eventually},
+    };
+
+    /// A pump at work.
+    struct Stage {
+        coordinator: Coordinator,
+        key: LeaseKey,
+        sink: mpsc::Sender<(Stream, Bytes)>,
+        steering: Steering,
+        pump: tokio::task::JoinHandle<Vec<OutputPart>>,
+    }
+
+    impl Stage {
+        fn set() -> Self {
+            let coordinator = Coordinator::default();
+            let key = LeaseKey { job_id: JobId::generate(), attempt: 1 };
+            let (sink, source) = mpsc::channel(4);
+            let (steering, steered) = Steering::new();
+            let api: Arc<dyn CoordinatorApi> = Arc::new(coordinator.clone());
+            let pump = tokio::spawn(pump(api, key, source, steered.control, steered.wishes));
+            Self { coordinator, key, sink, steering, pump }
+        }
+
+        async fn send(&self, stream: Stream, text: &str) {
+            self.sink.send((stream, Bytes::copy_from_slice(text.as_bytes()))).await.unwrap();
+        }
+
+        /// Ends the output; returns what was sent and what is left of standard output.
+        async fn end(self) -> (String, Vec<OutputPart>) {
+            drop(self.sink);
+            let left = self.pump.await.unwrap();
+            (self.coordinator.output_of(self.key, Stream::Stdout), left)
+        }
+    }
+
+    fn text_of(parts: &[OutputPart]) -> String {
+        let bytes: Vec<u8> = parts.iter().flat_map(spool::part_bytes).collect();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_bytes_go_at_once_and_later_ones_together() {
+        let stage = Stage::set();
+        let began = Instant::now();
+        stage.send(Stream::Stdout, "first ").await;
+        let arrived = || stage.coordinator.count(Request::StreamOutput) == 1;
+        eventually("the first bytes go", arrived).await;
+        assert!(began.elapsed() < GATHER, "{:?}", began.elapsed());
+        for _ in 0..500 {
+            stage.send(Stream::Stdout, "x").await;
+        }
+        let (coordinator, key) = (stage.coordinator.clone(), stage.key);
+        let all = || coordinator.output_of(key, Stream::Stdout).len() == 506;
+        eventually("the rest arrives", all).await;
+        assert!(coordinator.count(Request::StreamOutput) <= 3);
+        assert_eq!(stage.end().await.1, []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_acknowledged_is_returned_with_its_offset() {
+        let stage = Stage::set();
+        stage.send(Stream::Stdout, "sent").await;
+        let (coordinator, key) = (stage.coordinator.clone(), stage.key);
+        eventually("it arrives", || coordinator.output_of(key, Stream::Stdout) == "sent").await;
+        coordinator.fail_next(Request::StreamOutput, Failure::Hangs);
+        stage.send(Stream::Stdout, " kept").await;
+        eventually("it is tried", || coordinator.count(Request::StreamOutput) == 2).await;
+        stage.send(Stream::Stdout, " too").await;
+        stage.send(Stream::Stderr, "other").await;
+        let (sent, left) = stage.end().await;
+        assert_eq!(sent, "sent");
+        let shape: Vec<_> = left.iter().map(|part| (part.stream, part.offset)).collect();
+        assert_eq!(shape, [(Stream::Stdout, 4), (Stream::Stderr, 0)]);
+        assert_eq!(text_of(&left), " kept tooother");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_coordinator_that_is_further_or_less_far_is_followed() {
+        let stage = Stage::set();
+        stage.coordinator.fail_next(Request::StreamOutput, Failure::ReplyLost);
+        stage.send(Stream::Stdout, "abc").await;
+        let (coordinator, key) = (stage.coordinator.clone(), stage.key);
+        let again = || coordinator.count(Request::StreamOutput) == 2;
+        eventually("it is sent again", again).await;
+        // It lost what it had acknowledged: nothing can bring that back, and the rest must not hang.
+        coordinator.now().output.clear();
+        stage.send(Stream::Stdout, "def").await;
+        let rest = || coordinator.output_of(key, Stream::Stdout) == "def";
+        eventually("the rest arrives where it stands", rest).await;
+        assert_eq!(stage.end().await.1, []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_bounded_while_nobody_takes_the_output() {
+        let stage = Stage::set();
+        stage.coordinator.now().away = true;
+        let chunk = Bytes::from(vec![b'x'; 64 * 1024]);
+        let mut taken = 0;
+        let minute = Duration::from_secs(60);
+        while timeout(minute, stage.sink.send((Stream::Stdout, chunk.clone()))).await.is_ok() {
+            taken += chunk.len();
+            assert!(taken <= 2 * WAITING_BYTES_MAX, "the job's writes are not held back");
+        }
+        assert!(taken >= WAITING_BYTES_MAX);
+        stage.coordinator.now().away = false;
+        let (coordinator, key) = (stage.coordinator.clone(), stage.key);
+        let all = || coordinator.output_of(key, Stream::Stdout).len() == taken;
+        eventually("everything arrives", all).await;
+        assert_eq!(stage.end().await.1, []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_buffer_holds_nobody_whose_lease_is_lost() {
+        let stage = Stage::set();
+        stage.coordinator.now().away = true;
+        let chunk = Bytes::from(vec![b'x'; 1024 * 1024]);
+        let second = Duration::from_secs(1);
+        while timeout(second, stage.sink.send((Stream::Stdout, chunk.clone()))).await.is_ok() {}
+        stage.steering.end(KillReason::LeaseLost);
+        for _ in 0..20 {
+            timeout(second, stage.sink.send((Stream::Stdout, chunk.clone())))
+                .await
+                .unwrap()
+                .unwrap();
+        }
+        assert_eq!(stage.end().await.1, []);
     }
 }

@@ -34,6 +34,8 @@ mod events;
 mod slots;
 mod start;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use start::start;
 
@@ -75,6 +77,9 @@ pub(crate) enum Command {
     },
     /// End.
     Stop,
+    /// End without a word to anybody, as a power cut would.
+    #[cfg(test)]
+    BreakOff,
 }
 
 /// Everything that can make the worker act. A new trigger is a new variant here.
@@ -270,6 +275,12 @@ impl WorkerLoop {
                 });
             }
             Command::Stop => self.start_stopping(),
+            #[cfg(test)]
+            Command::BreakOff => {
+                self.held.clear();
+                self.pool.registered = false;
+                self.stopping = Some(Instant::now());
+            }
         }
     }
 

@@ -148,7 +148,7 @@ impl WorkerLoop {
         let task = self.tasks.spawn(async move {
             tokio::select! {
                 biased;
-                () = steered.lease_lost() => tools.spool.remove(key),
+                () = steered.wishes.lease_lost() => tools.spool.remove(key),
                 () = deliver::deliver(api, &tools.spool, report) => {}
             }
         });
