@@ -402,10 +402,17 @@ impl Tools {
         error_message: Option<String>,
     ) {
         let at = self.clock.now();
-        tracing::info!(
-            job.id = %key.job_id, attempt.number = key.attempt, ending = ending.name(),
-            "attempt ended"
-        );
+        let reason = error_message.as_deref().unwrap_or_default();
+        if ending == AttemptEnding::CouldNotRun {
+            tracing::warn!(
+                job.id = %key.job_id, attempt.number = key.attempt, reason, "attempt could not run"
+            );
+        } else {
+            tracing::info!(
+                job.id = %key.job_id, attempt.number = key.attempt, ending = ending.name(),
+                "attempt ended"
+            );
+        }
         self.history.ended(key, Ended { at, ending, exit_code, error_message });
     }
 }

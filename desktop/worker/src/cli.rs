@@ -38,8 +38,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
   lull-worker history
           What ran on this PC, newest first.
 
-A join code is printed by `lull-coordinator join-code` on the coordinator's machine. SIGTERM or Ctrl-C ends the worker:
-what runs is given back to the pool first; a second one ends it at once."
+A join code is printed by `lull-coordinator join-code` on the coordinator's machine.
+SIGTERM or Ctrl-C gives back what runs and ends the worker; a second one ends it at once."
 )]
 pub struct Cli {
     #[command(subcommand)]

@@ -156,6 +156,8 @@ pub fn describe(worker_id: WorkerId, slots: u32, sandbox_level: SandboxLevel) ->
 pub(crate) fn kill_processes_in(folder: &Path) {
     use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, UpdateKind};
 
+    // Processes know their folder without links.
+    let Ok(folder) = folder.canonicalize() else { return };
     let Ok(mut system) = System::new() else { return };
     system.refresh_processes_specifics(
         ProcessesToUpdate::All,
@@ -163,7 +165,7 @@ pub(crate) fn kill_processes_in(folder: &Path) {
         ProcessRefreshKind::nothing().with_cwd(UpdateKind::Always).without_tasks(),
     );
     for (id, process) in system.processes() {
-        if process.cwd().is_some_and(|cwd| cwd.starts_with(folder)) {
+        if process.cwd().is_some_and(|cwd| cwd.starts_with(&folder)) {
             tracing::warn!(process.id = id.as_u32(), "process of an earlier worker is ended");
             process.kill();
         }

@@ -68,7 +68,10 @@ pub(super) async fn start_on(
     config: WorkerConfig,
     ground: Ground,
 ) -> Result<WorkerHandle, StartError> {
-    let folders = Folders { root: config.data_dir };
+    // Jobs run in folders of their own, where a relative path would lead elsewhere.
+    let root = std::path::absolute(&config.data_dir)
+        .map_err(|source| StartError::DataFolder { path: config.data_dir.clone(), source })?;
+    let folders = Folders { root };
     let level = ground.sandbox.level();
     let clock = Arc::clone(&ground.clock);
     let data = tokio::task::spawn_blocking(move || open(folders, level, clock))
