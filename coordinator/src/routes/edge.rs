@@ -7,7 +7,7 @@ use axum::{
     http::{
         HeaderMap, HeaderName, HeaderValue,
         header::{
-            ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY,
+            ALLOW, CACHE_CONTROL, CONTENT_RANGE, CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY,
             STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
         },
         uri::Authority,
@@ -50,8 +50,10 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
             let mut problem = error.problem();
             problem.request_id = Some(id.clone());
             let mut named = problem_response(&problem);
-            if let Some(methods) = response.headers_mut().remove(ALLOW) {
-                named.headers_mut().insert(ALLOW, methods);
+            for header in [ALLOW, CONTENT_RANGE] {
+                if let Some(value) = response.headers_mut().remove(&header) {
+                    named.headers_mut().insert(header, value);
+                }
             }
             response = named;
         }

@@ -25,7 +25,7 @@ use crate::{
     auth::Identity,
     routes::{
         AppState, body,
-        problem::{ApiError, ApiQuery, problem_response},
+        problem::{ApiError, ApiQuery},
     },
 };
 
@@ -173,7 +173,7 @@ fn outside(size: u64) -> Response {
     let detail = format!("the range lies outside the file of {size} bytes");
     let mut problem = Problem::new(ProblemKind::Invalid).with_detail(detail);
     problem.status = StatusCode::RANGE_NOT_SATISFIABLE.as_u16();
-    let mut response = problem_response(&problem);
+    let mut response = ApiError::Refused(Box::new(problem)).into_response();
     if let Ok(range) = HeaderValue::try_from(format!("bytes */{size}")) {
         response.headers_mut().insert(CONTENT_RANGE, range);
     }

@@ -1,2 +1,15 @@
-//! The real coordinator under test.
+//! The real coordinator under test: real socket, real TLS, real database file, the real client.
+
+#![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
+
+mod support;
+
 mod api_document;
+mod edge;
+mod execute;
+mod files;
+mod output;
+mod process;
+mod rights;
+mod submission;
+mod workers;
