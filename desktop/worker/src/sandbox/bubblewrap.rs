@@ -13,6 +13,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -77,7 +78,7 @@ pub(super) struct Bubblewrap {
     program: PathBuf,
     /// What every job gets.
     arguments: Vec<OsString>,
-    groups: Option<Groups>,
+    groups: Option<Arc<Groups>>,
     detail: String,
 }
 
@@ -94,24 +95,17 @@ impl Bubblewrap {
         let mut sandbox = Self {
             program: program.to_owned(),
             arguments: common_arguments(no_nesting),
-            groups: Groups::find(),
+            groups: Groups::find().map(Arc::new),
             detail: String::new(),
         };
-        let mut escapes = probe::escapes(&sandbox).await;
-        if escapes.is_err() && sandbox.groups.is_some() {
-            // A group that can be made cannot always be joined.
-            sandbox.groups = None;
-            escapes = probe::escapes(&sandbox).await;
-        }
-        let escapes = escapes?;
+        let escapes = probe::escapes(&sandbox).await?;
         if !escapes.is_empty() {
             let detail = format!("inside bubblewrap a job still reached {}", escapes.join(", "));
             return Err(start_error(&detail, None));
         }
-        let freezing = if sandbox.groups.is_some() { "control groups" } else { "signals" };
-        sandbox.detail = format!(
-            "contained by bubblewrap: own processes, files and network, none of the owner's; suspended by {freezing}"
-        );
+        sandbox.detail =
+            "contained by bubblewrap: own processes, files and network, none of the owner's"
+                .to_owned();
         Ok(sandbox)
     }
 
@@ -129,25 +123,23 @@ impl Bubblewrap {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let inherited = files.inherited();
-        let joiner = files.joiner.as_ref().map(AsRawFd::as_raw_fd);
         // SAFETY: between fork and exec the closure makes system calls only, on descriptors that the parent keeps
         // open until the child has started; it allocates nothing and takes no lock.
         #[expect(unsafe_code, reason = "there is no safe way to act in the child before it runs")]
         unsafe {
-            command.pre_exec(move || in_child(&inherited, joiner));
+            command.pre_exec(move || in_child(&inherited));
         }
         command
     }
 
-    async fn launch(&self, launch: &Launch) -> io::Result<(Child, Reports, Option<Group>)> {
-        let group = self.groups.as_ref().and_then(|groups| groups.make().ok());
+    async fn launch(&self, launch: &Launch) -> io::Result<(Child, Reports)> {
         let (writer, reports) = Reports::new()?;
-        let files = Files::new(&self.arguments, launch, &writer, group.as_ref())?;
+        let files = Files::new(&self.arguments, launch, &writer)?;
         let mut command = self.command(launch, &files);
         command.stdin(driver::stdin(writer));
         let child = spawner::spawn(command).await?;
         drop(files);
-        Ok((child, reports, group))
+        Ok((child, reports))
     }
 }
 
@@ -163,7 +155,7 @@ impl Sandbox for Bubblewrap {
 
     async fn start(&self, launch: &Launch) -> Result<Started, SandboxError> {
         driver::check(launch)?;
-        let (mut child, mut reports, group) = self
+        let (mut child, mut reports) = self
             .launch(launch)
             .await
             .map_err(|error| start_error("bubblewrap does not run", Some(error)))?;
@@ -172,7 +164,14 @@ impl Sandbox for Bubblewrap {
         // From here on dropping the process kills the tree.
         let begun = reports.begun().await;
         let init = reports.child_pid.and_then(|pid| open_pidfd(pid).ok());
-        let process = Contained { child, reports, group, init, exit: None };
+        let process = Contained {
+            child,
+            reports,
+            init,
+            groups: self.groups.clone(),
+            group: None,
+            exit: None,
+        };
         if !begun {
             return Err(start_error(&complaint(stderr).await, None));
         }
@@ -188,9 +187,12 @@ impl Sandbox for Bubblewrap {
 struct Contained {
     child: Child,
     reports: Reports,
-    group: Option<Group>,
     /// The first process of the job's own process namespace: none of the job's processes outlives it.
     init: Option<AsyncFd<OwnedFd>>,
+    groups: Option<Arc<Groups>>,
+    /// Made when the job is suspended for the first time: joining a group takes some 15 ms, which a job that is never
+    /// suspended need not pay.
+    group: Option<Group>,
     exit: Option<Exit>,
 }
 
@@ -245,6 +247,10 @@ impl SandboxProcess for Contained {
 
     async fn suspend(&mut self) -> Result<(), SandboxError> {
         let root = self.root();
+        if let (None, Some(groups)) = (&self.group, &self.groups) {
+            // Where the system lets nobody join a group, signals have to do.
+            self.group = groups.gather(|| tree::processes(root)).await.ok();
+        }
         let frozen = match &self.group {
             Some(group) => group.freeze(true).await,
             None => tree::stop(|| tree::processes(root)).await,
@@ -283,16 +289,10 @@ struct Files {
     users: OwnedFd,
     groups: OwnedFd,
     status: OwnedFd,
-    joiner: Option<OwnedFd>,
 }
 
 impl Files {
-    fn new(
-        common: &[OsString],
-        launch: &Launch,
-        reports: &io::PipeWriter,
-        group: Option<&Group>,
-    ) -> io::Result<Self> {
+    fn new(common: &[OsString], launch: &Launch, reports: &io::PipeWriter) -> io::Result<Self> {
         let users = memory_file("users", USERS)?;
         let groups = memory_file("groups", GROUPS)?;
         let status = OwnedFd::from(reports.try_clone()?);
@@ -314,13 +314,7 @@ impl Files {
             text.extend_from_slice(argument.as_bytes());
             text.push(0);
         }
-        Ok(Self {
-            arguments: memory_file("arguments", &text)?,
-            users,
-            groups,
-            status,
-            joiner: group.map(Group::joiner).transpose()?,
-        })
+        Ok(Self { arguments: memory_file("arguments", &text)?, users, groups, status })
     }
 
     fn inherited(&self) -> [RawFd; 4] {
@@ -338,9 +332,9 @@ fn memory_file(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// In the child, before bubblewrap runs: steps back behind everything else on the PC, joins the job's group, and keeps
-/// the descriptors that bubblewrap is told of. What the system does not grant of the first is done without.
-fn in_child(inherited: &[RawFd], joiner: Option<RawFd>) -> io::Result<()> {
+/// In the child, before bubblewrap runs: steps back behind everything else on the PC, and keeps the descriptors that
+/// bubblewrap is told of. What the system does not grant of the first is done without.
+fn in_child(inherited: &[RawFd]) -> io::Result<()> {
     const IOPRIO_WHO_PROCESS: libc::c_int = 1;
     const IOPRIO_IDLE: libc::c_int = 3 << 13;
 
@@ -356,11 +350,6 @@ fn in_child(inherited: &[RawFd], joiner: Option<RawFd>) -> io::Result<()> {
         if oom >= 0 {
             libc::write(oom, c"1000".as_ptr().cast(), 4);
             libc::close(oom);
-        }
-        if let Some(joiner) = joiner
-            && libc::write(joiner, c"0".as_ptr().cast(), 1) != 1
-        {
-            return Err(io::Error::last_os_error());
         }
         for fd in inherited {
             if libc::fcntl(*fd, libc::F_SETFD, 0) != 0 {
@@ -466,7 +455,6 @@ mod tests {
         grows(size).await;
         started.process.suspend().await.unwrap();
         started.process.kill().await.unwrap();
-        assert_eq!(size(), size());
         let holders = tree::processes(i32::try_from(std::process::id()).unwrap());
         let bwrap = |pid: &i32| {
             fs::read_to_string(format!("/proc/{pid}/cmdline"))

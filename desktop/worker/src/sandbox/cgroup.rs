@@ -3,9 +3,9 @@
 //! Only `cgroup.freeze` and `cgroup.kill` are used, which need no controllers and no rights beyond a group of our own.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, Write as _},
-    os::fd::AsFd as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -40,8 +40,32 @@ impl Groups {
         usable.then_some(groups)
     }
 
+    /// Makes a group for one job and puts its processes in, until two looks in a row find nobody outside: what a
+    /// process in the group starts is in it from the beginning.
+    pub(super) async fn gather(&self, find: impl Fn() -> BTreeSet<i32>) -> io::Result<Group> {
+        const PASSES_MAX: u32 = 1000;
+
+        let mut group = self.make()?;
+        let mut inside = BTreeSet::new();
+        let mut quiet = 0;
+        for _ in 0..PASSES_MAX {
+            let outside: Vec<i32> =
+                find().into_iter().filter(|pid| !inside.contains(pid)).collect();
+            for pid in &outside {
+                group.join(*pid)?;
+            }
+            quiet = if outside.is_empty() { quiet + 1 } else { 0 };
+            if quiet == 2 {
+                return Ok(group);
+            }
+            inside.extend(outside);
+            tokio::task::yield_now().await;
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
     /// Makes a group for one job.
-    pub(super) fn make(&self) -> io::Result<Group> {
+    fn make(&self) -> io::Result<Group> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let path = self.parent.join(format!("{PREFIX}{}-{number}", std::process::id()));
         fs::create_dir(&path)?;
@@ -79,9 +103,12 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// A second handle on the file that processes join by, for use between fork and exec.
-    pub(super) fn joiner(&self) -> io::Result<std::os::fd::OwnedFd> {
-        self.processes.as_fd().try_clone_to_owned()
+    fn join(&mut self, pid: i32) -> io::Result<()> {
+        match self.processes.write_all(pid.to_string().as_bytes()) {
+            // It is gone.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            result => result,
+        }
     }
 
     /// Freezes or thaws every process, and waits until that is done.
