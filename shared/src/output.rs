@@ -130,6 +130,8 @@ pub enum OutputEvent {
         bytes: u64,
     },
     /// An attempt ended without ending the job; another one follows.
+    // Named again for the API document, which does not read `rename_all_fields`.
+    #[serde(rename_all = "camelCase")]
     Requeued {
         /// Its number.
         attempt: u32,
