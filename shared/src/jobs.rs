@@ -344,6 +344,10 @@ pub struct ClaimQuery {
 pub struct ClaimReply {
     /// One entry for each claimed job.
     pub jobs: Vec<Assignment>,
+    /// How long the request had waited at the coordinator when the claim was made, in milliseconds. The
+    /// leases began no earlier than that long after the worker sent it.
+    #[serde(default)]
+    pub waited_ms: u64,
 }
 
 /// All a worker needs to run one attempt.
@@ -354,8 +358,8 @@ pub struct Assignment {
     pub job_id: JobId,
     /// Number of this attempt; goes out with every write about it.
     pub attempt: u32,
-    /// How long the lease lasts without a renewal, in milliseconds, counted from before the worker
-    /// sent the request that brought it.
+    /// How long the lease lasts without a renewal, in milliseconds. The worker counts from when it sent the
+    /// request that brought it, plus the reply's `waitedMs`: never later than the coordinator does.
     pub lease_ms: u64,
     /// A name for people.
     pub name: String,

@@ -117,18 +117,20 @@ impl Scheduler {
         wait: Duration,
     ) -> Result<ClaimReply, StoreError> {
         let offer = Offer { worker, max: max.clamp(1, CLAIM_MAX) };
+        let asked_at = Instant::now();
         let Claimed { jobs, level } = self.try_claim(offer).await?;
         if !jobs.is_empty() || wait.is_zero() {
-            return Ok(ClaimReply { jobs });
+            return Ok(ClaimReply { jobs, waited_ms: 0 });
         }
-        let until = Instant::now() + wait;
+        let until = asked_at + wait;
         let mut place = self.waiting.enter(level);
         loop {
             // Once more now that the place is taken: no job can slip through in between.
+            let waited_ms = millis(asked_at.elapsed());
             let Claimed { jobs, .. } = self.try_claim(offer).await?;
             if !jobs.is_empty() {
                 place.leave_served();
-                return Ok(ClaimReply { jobs });
+                return Ok(ClaimReply { jobs, waited_ms });
             }
             if timeout_at(until, place.woken()).await.is_err() {
                 return Ok(ClaimReply::default());

@@ -29,7 +29,6 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 #[command(
     name = "lull-worker",
     version,
-    args_conflicts_with_subcommands = true,
     after_long_help = "Examples:
   lull-worker --join 'lull1.…@pool.example:7700'
           Join a pool and work while nobody uses this PC. Later starts need no code.

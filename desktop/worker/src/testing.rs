@@ -215,7 +215,8 @@ impl CoordinatorApi for Coordinator {
     }
 
     async fn get_job(&self, query: &ClaimQuery) -> Result<ClaimReply, ClientError> {
-        let until = Instant::now() + Duration::from_secs(query.wait.into());
+        let asked_at = Instant::now();
+        let until = asked_at + Duration::from_secs(query.wait.into());
         self.answer(Request::GetJob, |played| {
             played.claims.push(*query);
             Ok(())
@@ -230,7 +231,8 @@ impl CoordinatorApi for Coordinator {
                 played.jobs.drain(..count).collect()
             };
             if !jobs.is_empty() || timeout_at(until, arrived).await.is_err() {
-                return Ok(ClaimReply { jobs });
+                let waited_ms = u64::try_from(asked_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+                return Ok(ClaimReply { jobs, waited_ms });
             }
         }
     }

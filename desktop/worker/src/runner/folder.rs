@@ -49,9 +49,15 @@ pub(super) async fn prepare(spec: &RunSpec, control: &mut Controlled) -> Result<
 }
 
 fn make(folder: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    let builder = {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let mut builder = fs::DirBuilder::new();
+        builder.mode(0o700);
+        builder
+    };
+    #[cfg(not(unix))]
+    let builder = fs::DirBuilder::new();
     if let Some(parent) = folder.parent() {
         fs::create_dir_all(parent)?;
     }
@@ -102,47 +108,88 @@ pub(super) async fn remove(folder: PathBuf) {
     }
 }
 
-/// Removes a folder and everything in it, read-only files and folders too. Missing is fine.
+/// Removes a folder and everything in it, read-only files and folders too, however deep. Missing is fine.
+///
+/// Folders in folders are first moved up to the top. So no path gets long and no chain of open folders either, and a
+/// job that digs thousands of folders deep costs no more than one that puts them side by side.
 ///
 /// # Errors
 /// When something in it cannot be removed.
 pub fn remove_folder(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Ok(()) => Ok(()),
-        Err(_) => {
-            make_removable(folder);
-            match fs::remove_dir_all(folder) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                result => result,
+    if fs::symlink_metadata(folder).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(());
+    }
+    make_writable(folder)?;
+    let mut moved = 0;
+    // Entries that arrive while a folder is read may not show: it is read until it is empty.
+    loop {
+        let mut is_empty = true;
+        for entry in fs::read_dir(folder)? {
+            is_empty = false;
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                remove_file(&entry.path())?;
+                continue;
             }
+            make_writable(&entry.path())?;
+            for inner in fs::read_dir(entry.path())? {
+                let inner = inner?;
+                if inner.file_type()?.is_dir() {
+                    make_writable(&inner.path())?;
+                    move_up(&inner.path(), folder, &mut moved)?;
+                } else {
+                    remove_file(&inner.path())?;
+                }
+            }
+            // What did not show is there for the next look.
+            match fs::remove_dir(entry.path()) {
+                Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
+                    return Err(error);
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        if is_empty {
+            return fs::remove_dir(folder);
         }
     }
 }
 
-/// Takes read-only marks away, without following links. What cannot be changed shows when it is removed.
-fn make_removable(root: &Path) {
-    let mut next = vec![root.to_owned()];
-    while let Some(path) = next.pop() {
-        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-        if metadata.is_symlink() {
-            continue;
+/// Moves a folder to the top under a name that is free there.
+fn move_up(inner: &Path, top: &Path, moved: &mut u64) -> io::Result<()> {
+    loop {
+        *moved += 1;
+        let to = top.join(format!(".lull-removed-{moved}"));
+        if fs::symlink_metadata(&to).is_err() {
+            return fs::rename(inner, to);
         }
-        let mut permissions = metadata.permissions();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            if !metadata.is_dir() {
-                continue;
-            }
-            permissions.set_mode(0o700);
+    }
+}
+
+/// Lets a folder's entries be removed. The folder is no link, and nothing of the job is left to make it one.
+fn make_writable(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        Ok(())
+    }
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        #[cfg(windows)]
+        Err(_) => {
+            // A read-only mark keeps a file, and a link to a folder is removed like a folder.
+            let mut permissions = fs::symlink_metadata(path)?.permissions();
+            permissions.set_readonly(false);
+            let _ = fs::set_permissions(path, permissions);
+            fs::remove_file(path).or_else(|_| fs::remove_dir(path))
         }
-        #[cfg(not(unix))]
-        permissions.set_readonly(false);
-        let _ = fs::set_permissions(&path, permissions);
-        if metadata.is_dir() {
-            let entries = fs::read_dir(&path).into_iter().flatten().flatten();
-            next.extend(entries.map(|entry| entry.path()));
-        }
+        result => result,
     }
 }

@@ -137,7 +137,10 @@ async fn run_in(
             error_message: Some("the command has no line".to_owned()),
         }
     } else {
-        let launch = Launch { folder: spec.folder.join(WORK), lines, env: spec.env.clone() };
+        // The sandbox starts elsewhere, where a relative path means something else.
+        let folder = std::path::absolute(spec.folder.join(WORK))
+            .map_err(|error| Stop::Failed(FailureKind::Internal, error.to_string()))?;
+        let launch = Launch { folder, lines, env: spec.env.clone() };
         let exit = execute(&launch, sandbox, sink, control).await?;
         RunEnding::Exited { exit_code: exit.code, error_message: what_happened(exit) }
     };

@@ -4,6 +4,7 @@
 //! outside. The Job Object dies with its last handle, which is ours: a worker that crashes leaves nothing behind.
 
 use std::{
+    ffi::OsStr,
     fs::File,
     io::{self, PipeWriter},
     mem,
@@ -99,6 +100,28 @@ impl Sandbox for PlainTree {
     }
 }
 
+/// Whether a variable of this program is one that programs of the system cannot do without. All others stay here.
+fn is_passed_on(name: &OsStr) -> bool {
+    const NEEDED: [&str; 15] = [
+        "ALLUSERSPROFILE",
+        "COMPUTERNAME",
+        "COMSPEC",
+        "CommonProgramFiles",
+        "NUMBER_OF_PROCESSORS",
+        "OS",
+        "PATH",
+        "PATHEXT",
+        "PROCESSOR_ARCHITECTURE",
+        "ProgramData",
+        "ProgramFiles",
+        "ProgramFiles(x86)",
+        "SystemDrive",
+        "SystemRoot",
+        "windir",
+    ];
+    NEEDED.iter().any(|needed| name.eq_ignore_ascii_case(needed))
+}
+
 /// Pipes of this kind can only be read by waiting, which the file type does on a thread of its own.
 fn read_end(pipe: OwnedHandle) -> Pipe {
     Box::new(tokio::fs::File::from_std(File::from(pipe)))
@@ -133,6 +156,11 @@ impl Lines {
             .args(["/d", "/s", "/c"])
             .raw_arg(format!("\"{line}\""))
             .current_dir(&self.launch.folder)
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| is_passed_on(name)))
+            .env("USERPROFILE", &self.launch.folder)
+            .env("TEMP", &self.launch.folder)
+            .env("TMP", &self.launch.folder)
             .envs(&self.launch.env)
             .stdin(Stdio::null())
             .stdout(stdout.try_clone()?)

@@ -155,6 +155,22 @@ impl WorkerLoop {
         }
     }
 
+    /// While something runs, twice as often as asked for: the reply brings cancellations, which are to take less than
+    /// ten seconds altogether.
+    fn heartbeat_interval(&self) -> Duration {
+        if self.busy_slots() > 0 {
+            self.pool.heartbeat_every / 2
+        } else {
+            self.pool.heartbeat_every
+        }
+    }
+
+    /// A job has begun: its first heartbeat is not to be later than its others.
+    pub(super) fn bring_heartbeat_forward(&mut self) {
+        let latest = Instant::now() + self.heartbeat_interval();
+        self.pool.heartbeat_at = self.pool.heartbeat_at.map(|at| at.min(latest));
+    }
+
     /// Tells the coordinator soon, because what this worker does has changed for a reason people ask for.
     pub(super) fn hasten_heartbeat(&mut self) {
         if self.pool.registered {
@@ -167,7 +183,7 @@ impl WorkerLoop {
         let (pool, now) = (self.pool.number, Instant::now());
         let heartbeat = self.heartbeat();
         let beat = Beat { sent_at: now, named: heartbeat.running.clone() };
-        self.pool.heartbeat_at = Some(now + self.pool.heartbeat_every);
+        self.pool.heartbeat_at = Some(now + self.heartbeat_interval());
         self.pool.heartbeat_running = true;
         self.answers.spawn(async move {
             let reply = timeout(HEARTBEAT_LIMIT, api.heartbeat(&heartbeat)).await;
@@ -269,8 +285,10 @@ impl WorkerLoop {
                 self.pool.note_success();
                 self.pool.claim_backoff.reset();
                 self.pool.claim_at = Instant::now();
+                // While the question waited at the coordinator there was no lease yet.
+                let claimed_at = asked_at + Duration::from_millis(reply.waited_ms);
                 for assignment in reply.jobs {
-                    self.take_job(assignment, asked_at);
+                    self.take_job(assignment, claimed_at.min(Instant::now()));
                 }
             }
             Err(error) => {

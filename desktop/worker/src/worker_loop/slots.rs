@@ -81,7 +81,7 @@ impl WorkerLoop {
     }
 
     /// Starts a claimed job, or gives it back at once when work is not allowed any more.
-    pub(super) fn take_job(&mut self, assignment: Assignment, asked_at: Instant) {
+    pub(super) fn take_job(&mut self, assignment: Assignment, claimed_at: Instant) {
         // A repeated assignment starts nothing.
         if self.held.contains_key(&assignment.key()) {
             return;
@@ -94,11 +94,11 @@ impl WorkerLoop {
             let message = "the PC's owner came back in this moment".to_owned();
             self.give_back(assignment.key(), lease, FailureKind::OwnerReturned, message);
         } else {
-            self.start_attempt(assignment, lease, asked_at);
+            self.start_attempt(assignment, lease, claimed_at);
         }
     }
 
-    fn start_attempt(&mut self, assignment: Assignment, lease: Duration, asked_at: Instant) {
+    fn start_attempt(&mut self, assignment: Assignment, lease: Duration, claimed_at: Instant) {
         let key = assignment.key();
         let Some(api) = self.pool.api.clone() else { return };
         tracing::info!(job.id = %key.job_id, attempt.number = key.attempt, "attempt started");
@@ -114,10 +114,11 @@ impl WorkerLoop {
             steering,
             local: Some(local),
             lease,
-            lease_until: asked_at + lease,
+            lease_until: claimed_at + lease,
             task: Some(task.id()),
         };
         self.held.insert(key, held);
+        self.bring_heartbeat_forward();
     }
 
     fn give_back(&mut self, key: LeaseKey, lease: Duration, kind: FailureKind, message: String) {

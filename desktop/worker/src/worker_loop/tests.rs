@@ -220,7 +220,9 @@ async fn a_cancelled_job_is_killed_and_reported_so() {
     stage.coordinator.offer(by_heartbeat.clone());
     stage.saw(&[Seen::Started]).await;
     stage.coordinator.now().next_heartbeat.cancel = vec![by_heartbeat.key()];
+    let cancelled = tokio::time::Instant::now();
     assert_eq!(stage.failure_of(&by_heartbeat).await, FailureKind::Cancelled);
+    assert!(cancelled.elapsed().as_secs() < 6, "{:?}", cancelled.elapsed());
     stage.saw(&[Seen::Started, Seen::Killed]).await;
 
     stage.coordinator.now().cancel_on_output = true;
@@ -436,6 +438,45 @@ fn put_zip(coordinator: &Coordinator) -> Digest {
     let digest = Digest::of(&bytes);
     coordinator.now().files.insert(digest, bytes);
     digest
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_job_in_the_real_sandbox_brings_its_files_home() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::default();
+    coordinator.now().pin = Some(SpkiPin([7; 32]));
+    let mut config = WorkerConfig::new(folder.path().to_owned());
+    config.always = true;
+    let ground = Ground {
+        connector: std::sync::Arc::new(coordinator.clone()),
+        machine: Box::new(Pc::default()),
+        sandbox: crate::sandbox::default_sandbox().await,
+        clock: std::sync::Arc::new(SystemClock),
+    };
+    let worker = start_on(config, ground).await.unwrap();
+    worker.join(&code(7)).await.unwrap();
+    let job = Assignment {
+        file_digest: Some(put_zip(&coordinator)),
+        outputs: vec!["out/*".to_owned()],
+        min_sandbox: SandboxLevel::L0,
+        env: [("GREETING".to_owned(), "hello".to_owned())].into(),
+        ..job("mkdir out\necho $GREETING > out/b.txt\ncat a.txt out/b.txt")
+    };
+    coordinator.offer(job.clone());
+    let done = || !coordinator.now().results.is_empty();
+    eventually("the result arrives", done).await;
+
+    let result = coordinator.now().results[0].clone();
+    assert_eq!((result.exit_code, result.error_message), (Some(0), None));
+    assert_eq!(coordinator.output_of(job.key(), Stream::Stdout), "inputhello\n");
+    assert_eq!(result.artifacts[0].name, "outputs.zip");
+    let bytes = coordinator.now().files[&result.artifacts[0].digest].clone();
+    let mut zip = zip::ZipArchive::new(std::io::Cursor::new(bytes)).unwrap();
+    let text = std::io::read_to_string(zip.by_name("out/b.txt").unwrap()).unwrap();
+    assert_eq!(text, "hello\n");
+    worker.stop().await;
+    assert_eq!(fs::read_dir(folder.path().join("jobs")).unwrap().count(), 0);
 }
 
 #[tokio::test(start_paused = true)]
