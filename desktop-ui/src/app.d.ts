@@ -1,8 +1,2 @@
-/** Types that SvelteKit looks for. */
-declare global {
-  namespace App {
-    interface PageState {}
-  }
-}
-
+/** Types that SvelteKit looks for: this page adds none. */
 export {};

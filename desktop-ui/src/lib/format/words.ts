@@ -177,11 +177,10 @@ export function shortId(id: string): string {
   return id.slice(-8);
 }
 
-/** Text of others without control characters, for places that do not wrap it in a text node. */
+/** Control characters and marks that turn the direction of writing, which could make text read otherwise than it is. */
+const UNPRINTABLE = /(?![\n\t])[\p{Cc}\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
+
+/** Text of others as a terminal may show it. */
 export function printable(text: string): string {
-  // eslint-disable-next-line no-control-regex -- control characters are what must go
-  return text.replace(
-    /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g,
-    '',
-  );
+  return text.replace(UNPRINTABLE, '');
 }
