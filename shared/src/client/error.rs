@@ -4,6 +4,7 @@ use std::{error::Error as StdError, fmt, io, path::PathBuf};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::header::CONTENT_TYPE;
+use rustls::{CertificateError, Error as TlsError};
 use serde::de::DeserializeOwned;
 
 use crate::problem::{Problem, ProblemKind};
@@ -160,21 +161,16 @@ pub(super) fn classify(address: &str, error: reqwest::Error) -> ClientError {
     if error.is_timeout() {
         return ClientError::unreachable(address, "it did not answer in time");
     }
-    ClientError::unreachable(address, error)
+    // The outermost two only say that a request failed; what follows them says why.
+    let why = error.source().and_then(StdError::source).map_or_else(|| chain(&error), chain);
+    ClientError::unreachable(address, why)
 }
 
 /// What is wrong with the certificate, when that is why the request failed.
 fn untrusted_reason(error: &(dyn StdError + 'static)) -> Option<String> {
-    use rustls::{CertificateError, Error as TlsError};
-
     let mut next = Some(error);
     while let Some(error) = next {
-        // An I/O error's `source` skips the error it wraps.
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let tls = error
-            .downcast_ref::<TlsError>()
-            .or_else(|| inner.and_then(|inner| inner.downcast_ref::<TlsError>()));
-        if let Some(TlsError::InvalidCertificate(why)) = tls {
+        if let Some(TlsError::InvalidCertificate(why)) = tls_error(error) {
             return Some(if *why == CertificateError::UnknownIssuer {
                 "its certificate is signed by another CA".to_owned()
             } else if *why == CertificateError::ApplicationVerificationFailure {
@@ -186,6 +182,14 @@ fn untrusted_reason(error: &(dyn StdError + 'static)) -> Option<String> {
         next = error.source();
     }
     None
+}
+
+/// The TLS error that this error is, or that it wraps as an I/O error: `source` skips what those wrap.
+fn tls_error<'e>(mut error: &'e (dyn StdError + 'static)) -> Option<&'e TlsError> {
+    while let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        error = inner;
+    }
+    error.downcast_ref()
 }
 
 /// Turns every reply that is not a success into its error.
