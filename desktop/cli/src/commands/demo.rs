@@ -156,7 +156,7 @@ async fn lose_a_worker(
     )?;
     say(
         output,
-        "Nobody is told: the coordinator notices when the worker's lease runs out, in about a minute.",
+        "Nobody is told: the coordinator notices when the lease runs out (6 s here, a minute elsewhere).",
     )?;
     let followed = if output.json {
         wait_for_end(client, job_id).await?

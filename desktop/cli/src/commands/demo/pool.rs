@@ -19,6 +19,9 @@ use tokio::{
 
 use crate::config;
 
+/// Short, so that nobody has to wait for a minute to see a lost worker's job move.
+const LEASE: &str = "6s";
+
 /// What the coordinator writes once it answers.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -50,8 +53,8 @@ impl Pool {
         let ready = self.folder().join("ready.json");
         let mut command = self.command("lull-coordinator", "coordinator.log")?;
         command.arg("--data-dir").arg(self.data_dir());
-        command.args(["--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--ready-file"]);
-        command.arg(&ready);
+        command.args(["--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--lease", LEASE]);
+        command.arg("--ready-file").arg(&ready);
         let mut child = command.spawn().context("could not start lull-coordinator")?;
         for _ in 0..600 {
             if let Ok(text) = fs::read_to_string(&ready) {
@@ -74,7 +77,7 @@ impl Pool {
         let code = self.admin(&["join-code"]).await?;
         let mut command = self.command("lull-worker", &worker_log(number))?;
         command.arg("--data-dir").arg(self.folder().join(format!("worker-{number}")));
-        command.args(["--always", "--slots", "1", "--join", code.expose_secret()]);
+        command.args(["--always", "--slots", "1"]).env("LULL_JOIN", code.expose_secret());
         self.workers.push(command.spawn().context("could not start lull-worker")?);
         Ok(())
     }
