@@ -1,5 +1,7 @@
 //! The worker: runs jobs on a PC while its owner is away. A library without a window, and a headless program.
 
+#![doc = include_str!("../README.md")]
+
 mod handle;
 mod signals;
 

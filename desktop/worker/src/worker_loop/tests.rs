@@ -464,8 +464,8 @@ async fn a_real_job_in_the_real_sandbox_brings_its_files_home() {
         ..job("mkdir out\necho $GREETING > out/b.txt\ncat a.txt out/b.txt")
     };
     coordinator.offer(job.clone());
-    let done = || !coordinator.now().results.is_empty();
-    eventually("the result arrives", done).await;
+    let done = eventually("the result arrives", || !coordinator.now().results.is_empty());
+    tokio::time::timeout(std::time::Duration::from_secs(60), done).await.expect("within a minute");
 
     let result = coordinator.now().results[0].clone();
     assert_eq!((result.exit_code, result.error_message), (Some(0), None));
