@@ -17,6 +17,10 @@ use crate::telemetry::LogFormat;
 /// Port of the HTTPS listener unless told.
 pub const DEFAULT_PORT: u16 = 7700;
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), DEFAULT_PORT);
+const DEFAULT_LEASE: Duration = Duration::from_secs(60);
+/// A lease is renewed a few times before it ends, and each renewal needs its time.
+const LEASE_MIN: Duration = Duration::from_secs(3);
+const LEASE_MAX: Duration = Duration::from_secs(60 * 60);
 const DEFAULT_UPLOAD_BYTES_MAX: u64 = 10 << 30;
 const DEFAULT_CONNECTIONS_MAX: usize = 20_000;
 const DEFAULT_CONNECTIONS_PER_ADDRESS_MAX: usize = 2_000;
@@ -104,6 +108,10 @@ pub struct Flags {
     #[arg(long, env = "LULL_UPLOAD_BYTES_MAX", value_name = "BYTES")]
     pub upload_bytes_max: Option<u64>,
 
+    /// How long a silent worker keeps its jobs before they run elsewhere, for example 60s [default: 60s]
+    #[arg(long, env = "LULL_LEASE", value_name = "TIME", value_parser = parse_duration)]
+    pub lease: Option<Duration>,
+
     /// How log lines look [default: text on a terminal, json otherwise]
     #[arg(long, env = "LULL_LOG", value_name = "FORMAT", value_enum, global = true)]
     pub log: Option<LogFormat>,
@@ -162,6 +170,7 @@ struct File {
     names: Vec<String>,
     ready_file: Option<PathBuf>,
     upload_bytes_max: Option<u64>,
+    lease: Option<String>,
     connections_max: Option<usize>,
     connections_per_address_max: Option<usize>,
 }
@@ -187,6 +196,8 @@ pub struct Config {
     pub connections_max: usize,
     /// Most connections at once from one address.
     pub connections_per_address_max: usize,
+    /// How long a lease lasts without a renewal.
+    pub lease: Duration,
     /// How often leases and silent workers are looked at.
     pub reap_every: Duration,
 }
@@ -218,6 +229,7 @@ impl Config {
             upload_bytes_max: DEFAULT_UPLOAD_BYTES_MAX,
             connections_max: DEFAULT_CONNECTIONS_MAX,
             connections_per_address_max: DEFAULT_CONNECTIONS_PER_ADDRESS_MAX,
+            lease: DEFAULT_LEASE,
             reap_every: Duration::from_secs(1),
         }
     }
@@ -243,7 +255,14 @@ fn resolve(flags: &Flags, file: File, default_data_dir: Option<PathBuf>) -> anyh
             bail!("{name:?} is not a host name or address (give it without scheme and port)");
         }
     }
+    let lease = match (flags.lease, &file.lease) {
+        (Some(lease), _) => lease,
+        (None, Some(text)) => parse_duration(text).map_err(anyhow::Error::msg).context("lease")?,
+        (None, None) => defaults.lease,
+    };
+    ensure!((LEASE_MIN..=LEASE_MAX).contains(&lease), "a lease lasts from 3s to 1h");
     Ok(Config {
+        lease,
         listen: flags.listen.or(file.listen).unwrap_or(defaults.listen),
         http_listen,
         allow_direct: flags.allow_direct.or(file.allow_direct).unwrap_or(defaults.allow_direct),
@@ -310,6 +329,9 @@ mod tests {
             |config| config.listen.to_string(),
             "6.7.8.9:1",
         );
+        check(&[], "", |config| format!("{:?}", config.lease), "60s");
+        check(&[], "lease = \"30s\"", |config| format!("{:?}", config.lease), "30s");
+        check(&["--lease=5s"], "lease = \"30s\"", |config| format!("{:?}", config.lease), "5s");
         check(&[], "", |config| config.allow_direct.to_string(), "false");
         check(&[], "allow-direct = true", |config| config.allow_direct.to_string(), "true");
         check(&["--allow-direct"], "", |config| config.allow_direct.to_string(), "true");
@@ -338,6 +360,8 @@ mod tests {
     fn a_setting_that_makes_no_sense_is_refused_with_a_reason() {
         refuse(&["--http-listen", "0.0.0.0:7701"], "", "loopback");
         refuse(&[], "http-listen = \"192.168.1.2:7701\"", "loopback");
+        refuse(&["--lease", "1s"], "", "from 3s");
+        refuse(&[], "lease = \"soon\"", "lease");
         refuse(&[], "lissten = \"1.2.3.4:5\"", "lissten");
         refuse(&["--name", "https://pool:7700"], "", "without scheme");
     }

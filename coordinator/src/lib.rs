@@ -19,7 +19,7 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 
-use std::{fs, net::SocketAddr, sync::Arc};
+use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use lull_shared::time::Clock;
@@ -37,6 +37,8 @@ use crate::{
     store::{Store, StoreRead, lock::FolderLock},
     tls::Tls,
 };
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// The bound sockets of a coordinator.
 #[derive(Debug)]
@@ -148,8 +150,10 @@ fn open_state(
         false => None,
     };
     let reads: Arc<dyn StoreRead> = Arc::clone(&store) as _;
+    // Six signs of life for each lease: some may get lost.
+    let settings = Settings { lease: config.lease, heartbeat: config.lease.min(MINUTE) / 6 };
     Ok(AppState {
-        scheduler: Arc::new(Scheduler::new(store, clock, Settings::default())),
+        scheduler: Arc::new(Scheduler::new(store, clock, settings)),
         reads,
         blobs: Blobs::open(&config.data_dir)?,
         archives: Arc::new(Archives::default()),

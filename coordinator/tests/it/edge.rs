@@ -1,7 +1,7 @@
 //! What every request meets: two listeners, limits, rules for browsers, and addresses that are not what they seem.
 
 use lull_shared::{
-    client::{Client, Trust},
+    client::{Client, ClientError, Trust},
     credentials::{Role, SpkiPin},
     problem::ProblemKind,
 };
@@ -20,7 +20,7 @@ async fn a_client_with_another_fingerprint_sends_nothing() {
     let coordinator = TestCoordinator::start().await;
     let client = Client::new(&[&coordinator.https], Trust::SpkiPin(SpkiPin([7; 32]))).unwrap();
     let refused = client.with_token(coordinator.token(Role::Admin).await).whoami().await;
-    assert!(refused.is_err(), "{refused:?}");
+    assert!(matches!(refused, Err(ClientError::Untrusted { .. })), "{refused:?}");
 }
 
 #[tokio::test]
