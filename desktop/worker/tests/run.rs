@@ -443,6 +443,32 @@ async fn the_folder_is_gone_even_when_its_files_are_read_only() {
 }
 
 #[tokio::test]
+async fn the_folder_is_gone_however_deep_the_job_dug() {
+    let dig = "python3 -c 'import os; [(os.mkdir(\"d\" * 20), os.chdir(\"d\" * 20)) for _ in range(300)]'";
+    let (outcome, _, stderr) = run(&contained().await, dig).await;
+    assert_eq!(code(&outcome), 0, "{stderr}");
+    // Bringing outputs home does not fall into it either.
+    let (outcome, _, _) = outputs(dig, "*.txt", Limits::default()).await;
+    assert!(!matches!(outcome.ending, RunEnding::Killed(_)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_relative_folder_is_as_good_as_an_absolute_one() {
+    for sandbox in both().await {
+        let mut job = Job::new("echo x > here && pwd", &sandbox);
+        let up = std::env::current_dir()
+            .unwrap()
+            .components()
+            .skip(1)
+            .map(|_| "..")
+            .collect::<PathBuf>();
+        job.spec.folder = up.join(job.spec.folder.strip_prefix("/").unwrap());
+        let (outcome, _, stderr) = job.run().await;
+        assert_eq!(code(&outcome), 0, "{stderr}");
+    }
+}
+
+#[tokio::test]
 async fn a_panic_ends_the_attempt_and_nothing_else() {
     #[derive(Debug)]
     struct Panics;

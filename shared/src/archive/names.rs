@@ -82,6 +82,11 @@ fn folded(name: &str) -> String {
     upper.chars().flat_map(char::to_lowercase).nfc().collect()
 }
 
+/// Whether a path is longer or leads deeper than any may.
+pub(super) fn is_too_deep(path: &str, depth_max: usize) -> bool {
+    path.len() > PATH_BYTES_MAX || path.split('/').count() > depth_max
+}
+
 fn check_path(path: &str, depth_max: usize) -> Result<(), String> {
     let bytes = path.as_bytes();
     if path.is_empty() {

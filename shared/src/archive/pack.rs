@@ -14,7 +14,11 @@ use zip::{
     CompressionMethod, DateTime, System, ZipWriter, result::ZipError, write::SimpleFileOptions,
 };
 
-use super::{ArchiveError, Limits, Summary, names::Names, shown};
+use super::{
+    ArchiveError, Limits, Summary,
+    names::{Names, is_too_deep},
+    shown,
+};
 use crate::ids::Digest;
 
 /// Files of at least this size are tried before they are packed: most large ones are packed already.
@@ -110,10 +114,20 @@ fn list(
             };
             let kind = entry.file_type().map_err(could_not_list)?;
             if kind.is_dir() {
-                if select.is_none() {
-                    names.add(&path, true)?;
-                    let item = Item { folder: true, executable: true, bytes: 0 };
-                    items.insert(path.clone(), item);
+                match select {
+                    None => {
+                        names.add(&path, true)?;
+                        let item = Item { folder: true, executable: true, bytes: 0 };
+                        items.insert(path.clone(), item);
+                    }
+                    // Nothing below could be packed. That is an error when it was asked for.
+                    Some(select) if is_too_deep(&path, limits.depth) => {
+                        if select(&path) {
+                            names.add(&path, true)?;
+                        }
+                        continue;
+                    }
+                    Some(_) => {}
                 }
                 folders.push(path);
                 continue;

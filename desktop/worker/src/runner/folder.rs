@@ -110,8 +110,8 @@ pub(super) async fn remove(folder: PathBuf) {
 
 /// Removes a folder and everything in it, read-only files and folders too, however deep. Missing is fine.
 ///
-/// Folders in folders are first moved up to the top. So no path gets long and no chain of open folders either, and a
-/// job that digs thousands of folders deep costs no more than one that puts them side by side.
+/// What lies very deep is first moved up to the top. So no path gets long and no chain of open folders either,
+/// whatever a job dug.
 ///
 /// # Errors
 /// When something in it cannot be removed.
@@ -119,49 +119,50 @@ pub fn remove_folder(folder: &Path) -> io::Result<()> {
     if fs::symlink_metadata(folder).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         return Ok(());
     }
-    make_writable(folder)?;
-    let mut moved = 0;
-    // Entries that arrive while a folder is read may not show: it is read until it is empty.
-    loop {
-        let mut is_empty = true;
-        for entry in fs::read_dir(folder)? {
-            is_empty = false;
-            let entry = entry?;
-            if !entry.file_type()?.is_dir() {
-                remove_file(&entry.path())?;
-                continue;
-            }
-            make_writable(&entry.path())?;
-            for inner in fs::read_dir(entry.path())? {
-                let inner = inner?;
-                if inner.file_type()?.is_dir() {
-                    make_writable(&inner.path())?;
-                    move_up(&inner.path(), folder, &mut moved)?;
-                } else {
-                    remove_file(&inner.path())?;
-                }
-            }
-            // What did not show is there for the next look.
-            match fs::remove_dir(entry.path()) {
-                Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
-                    return Err(error);
-                }
-                Ok(()) | Err(_) => {}
-            }
-        }
-        if is_empty {
-            return fs::remove_dir(folder);
-        }
-    }
+    Removal { top: folder, moved: 0 }.remove(folder, 0)
 }
 
-/// Moves a folder to the top under a name that is free there.
-fn move_up(inner: &Path, top: &Path, moved: &mut u64) -> io::Result<()> {
-    loop {
-        *moved += 1;
-        let to = top.join(format!(".lull-removed-{moved}"));
-        if fs::symlink_metadata(&to).is_err() {
-            return fs::rename(inner, to);
+struct Removal<'a> {
+    top: &'a Path,
+    /// How many folders were moved to the top.
+    moved: u64,
+}
+
+impl Removal<'_> {
+    fn remove(&mut self, folder: &Path, depth: usize) -> io::Result<()> {
+        const DEPTH_MAX: usize = 64;
+        const PATH_BYTES_MAX: usize = 2000;
+
+        make_writable(folder)?;
+        // What arrives in a folder while it is read may not show: it is read until it is empty.
+        loop {
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                let path = entry.path();
+                if !entry.file_type()?.is_dir() {
+                    remove_file(&path)?;
+                } else if depth < DEPTH_MAX && path.as_os_str().len() < PATH_BYTES_MAX {
+                    self.remove(&path, depth + 1)?;
+                } else {
+                    make_writable(&path)?;
+                    self.move_up(&path)?;
+                }
+            }
+            match fs::remove_dir(folder) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Moves a folder to the top under a name that is free there.
+    fn move_up(&mut self, folder: &Path) -> io::Result<()> {
+        loop {
+            self.moved += 1;
+            let to = self.top.join(format!(".lull-removed-{}", self.moved));
+            if fs::symlink_metadata(&to).is_err() {
+                return fs::rename(folder, to);
+            }
         }
     }
 }
