@@ -15,13 +15,16 @@ pub(crate) mod workers;
 
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use lull_shared::{client::Client, ids::JobId, jobs::JobFilter};
 
 use crate::{cli::Command, output::Output, table::short};
 
 /// Jobs among which a short id is looked for: the newest.
 const SHORT_ID_REACH: u32 = 500;
+
+/// The exit code of what was ended by Ctrl-C, as shells have it; a cancelled job's too.
+const INTERRUPTED: u8 = 130;
 
 /// Runs one command.
 pub(crate) async fn run(command: Command, output: &Output) -> anyhow::Result<ExitCode> {
@@ -38,6 +41,19 @@ pub(crate) async fn run(command: Command, output: &Output) -> anyhow::Result<Exi
         Command::Logout(args) => logout::run(&args, output),
         Command::Whoami(args) => whoami::run(args, output).await,
         Command::Demo(args) => demo::run(args, output).await,
+    }
+}
+
+/// The work's result; none when Ctrl-C came first. What the work holds is dropped then, and with it its files.
+async fn unless_interrupted<T>(
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<Option<T>> {
+    tokio::select! {
+        done = work => done.map(Some),
+        pressed = tokio::signal::ctrl_c() => {
+            pressed.context("could not wait for Ctrl-C")?;
+            Ok(None)
+        }
     }
 }
 

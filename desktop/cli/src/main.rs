@@ -10,7 +10,7 @@ mod results;
 mod submission;
 mod table;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 
@@ -22,17 +22,19 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let output = Output::new(cli.json, config::colours_refused());
     let failure_code = cli.command.failure_code();
-    let ended = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(commands::run(cli.command, &output)));
-    match ended {
+    match run(cli, &output) {
         Ok(code) => code,
-        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if output::is_closed_pipe(&error) => ExitCode::from(output::CLOSED_PIPE),
         Err(error) => {
             output.failure(&error);
             failure_code
         }
     }
+}
+
+fn run(cli: Cli, output: &Output) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(commands::run(cli.command, output));
+    runtime.shutdown_timeout(Duration::from_secs(1)); // A large folder may still be being packed.
+    ended
 }

@@ -187,7 +187,10 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
     }
 }
 
-/// Whether whoever read our output has gone, as `head` does: no failure of ours.
+/// The exit code when whoever read our output has gone, as `head` does: what a shell says of other programs then.
+pub(crate) const CLOSED_PIPE: u8 = 141;
+
+/// Whether whoever read our output has gone. Nothing is said about it.
 pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -1,6 +1,6 @@
 //! From a command line to an accepted job: packs and uploads the input, then submits.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
@@ -138,18 +138,20 @@ struct PackedFolder {
 async fn pack(dir: PathBuf) -> anyhow::Result<PackedFolder> {
     let bar = progress::bytes("packing");
     let moving = bar.clone();
-    let packed = tokio::task::spawn_blocking(move || -> anyhow::Result<PackedFolder> {
-        let mut file = tempfile::Builder::new().prefix("lull-").suffix(".zip").tempfile()?;
-        let packed = archive::pack(&dir, file.as_file_mut(), &mut |progress| {
+    // Owned here and not by the thread that fills it, so that it is gone also after Ctrl-C.
+    let file = tempfile::Builder::new().prefix("lull-").suffix(".zip").tempfile()?;
+    let mut filled = fs::File::options().read(true).write(true).open(file.path())?;
+    let packed = tokio::task::spawn_blocking(move || {
+        archive::pack(&dir, &mut filled, &mut |progress| {
             moving.set_length(progress.total_bytes);
             moving.set_position(progress.done_bytes);
         })
-        .with_context(|| format!("could not pack the folder {}", dir.display()))?;
-        Ok(PackedFolder { file, digest: packed.digest, size_bytes: packed.size_bytes })
+        .with_context(|| format!("could not pack the folder {}", dir.display()))
     })
     .await?;
     bar.finish_and_clear();
-    packed
+    let packed = packed?;
+    Ok(PackedFolder { file, digest: packed.digest, size_bytes: packed.size_bytes })
 }
 
 async fn upload(

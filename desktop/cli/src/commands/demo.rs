@@ -50,8 +50,10 @@ pub(crate) struct Args {
 pub(super) async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
     let mut pool = Pool::new()?;
     let walked = tokio::select! {
-        walked = walk(&mut pool, &args, output) => Some(walked),
+        // Ctrl-C reaches the step under way too; what that makes of it is no failure.
+        biased;
         _ = tokio::signal::ctrl_c() => None,
+        walked = walk(&mut pool, &args, output) => Some(walked),
     };
     pool.stop().await;
     match walked {
@@ -62,7 +64,7 @@ pub(super) async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode>
         }
         None => {
             output.note("stopped; the demo's folder is gone");
-            Ok(ExitCode::from(if args.keep { 0 } else { 130 }))
+            Ok(ExitCode::from(if args.keep { 0 } else { super::INTERRUPTED }))
         }
     }
 }
@@ -99,6 +101,7 @@ async fn walk(pool: &mut Pool, args: &Args, output: &Output) -> anyhow::Result<(
     step(output, 4, "See what ran, and where")?;
     lull(pool, &["jobs"], output).await?;
     lull(pool, &["workers"], output).await?;
+    say(output, "A PC that fell silent counts as offline after 30 s.")?;
 
     let page = pool.page().to_owned();
     if output.json {

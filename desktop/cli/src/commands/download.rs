@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::find_job;
+use super::{INTERRUPTED, find_job, unless_interrupted};
 use crate::{config, output::Output, results};
 
 const HELP: &str = "\
@@ -34,6 +34,7 @@ pub(super) async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode>
             "the job wrote no file that its --output patterns name"
         });
     }
-    results::fetch(&client, output, &job, args.into.as_deref()).await?;
-    Ok(ExitCode::SUCCESS)
+    let fetching = results::fetch(&client, output, &job, args.into.as_deref());
+    let fetched = unless_interrupted(fetching).await?;
+    Ok(fetched.map_or(ExitCode::from(INTERRUPTED), |()| ExitCode::SUCCESS))
 }

@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use lull_shared::jobs::{Job, JobState};
 use serde::Serialize;
 
+use super::{INTERRUPTED, unless_interrupted};
 use crate::{
     config,
     follow::{Followed, Interrupt, follow},
@@ -16,8 +17,6 @@ use crate::{
 
 /// The exit code when there is no exit code of the command's own, as `timeout` and `docker run` have it.
 pub(crate) const COULD_NOT_RUN: u8 = 125;
-/// The exit code of a cancelled job: that of a shell whose command was ended by Ctrl-C.
-const CANCELLED: u8 = 130;
 
 const HELP: &str = "\
 Each argument after `--` is one line. The lines run in order, in one folder, until one fails.
@@ -56,7 +55,10 @@ struct Submitted {
 
 pub(super) async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
     let client = config::client()?;
-    let job = args.submission.submit(&client, output).await?;
+    let submitting = args.submission.submit(&client, output);
+    let Some(job) = unless_interrupted(submitting).await? else {
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
     let job_id = job.job_id;
     if output.json {
         output.value(&Submitted { job })?;
@@ -65,9 +67,13 @@ pub(super) async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode>
     }
     let job = match follow(&client, output, job_id, args.raw, Interrupt::Cancels).await? {
         Followed::Ended(job) => job,
-        Followed::Left => return Ok(ExitCode::from(CANCELLED)),
+        Followed::Left => return Ok(ExitCode::from(INTERRUPTED)),
     };
-    results::fetch(&client, output, &job, args.into.as_deref()).await?;
+    let fetching = results::fetch(&client, output, &job, args.into.as_deref());
+    if unless_interrupted(fetching).await?.is_none() {
+        output.note(&format!("left; `lull download {}` brings the files home", short(job_id)));
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
     if !output.json {
         tell_end(&job, output);
     }
@@ -90,7 +96,7 @@ fn tell_end(job: &Job, output: &Output) {
 fn exit_code(job: &Job) -> u8 {
     match (job.status, job.exit_code) {
         (JobState::Completed, _) => 0,
-        (JobState::Cancelled, _) => CANCELLED,
+        (JobState::Cancelled, _) => INTERRUPTED,
         (_, Some(code)) => u8::try_from(code).ok().filter(|code| *code != 0).unwrap_or(1),
         (_, None) => COULD_NOT_RUN,
     }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::{INTERRUPTED, unless_interrupted};
 use crate::{config, output::Output, submission::Submission};
 
 const HELP: &str = "\
@@ -21,7 +22,11 @@ pub(crate) struct Args {
 }
 
 pub(super) async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
-    let job = args.submission.submit(&config::client()?, output).await?;
+    let client = config::client()?;
+    let submitting = args.submission.submit(&client, output);
+    let Some(job) = unless_interrupted(submitting).await? else {
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
     if output.json {
         output.value(&job)?;
     } else {
