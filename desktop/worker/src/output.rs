@@ -74,6 +74,9 @@ pub(crate) async fn pump(
                     send_at = Instant::now() + backoff.next();
                 } else {
                     backoff.reset();
+                    if waiting.bytes >= WORTH_SENDING_BYTES {
+                        send_at = Instant::now();
+                    }
                 }
             }
             () = sleep_until(send_at), if flight.is_none() && waiting.bytes > 0 => {}
