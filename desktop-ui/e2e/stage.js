@@ -100,11 +100,13 @@ export class Stage {
    * A worker on a server that nobody sits at.
    * @param {string} name
    * @param {string[]} [more]
+   * @param {string[]} [wrapper] a program that starts it
    */
-  async worker(name, more = ['--always']) {
+  async worker(name, more = ['--always'], wrapper = []) {
     let code = await this.admin('join-code');
     let dataDir = join(this.dir, name);
-    return this.#spawn('lull-worker', ['--join', code, '--data-dir', dataDir, ...more], name);
+    let args = ['--join', code, '--data-dir', dataDir, ...more];
+    return this.#spawn('lull-worker', args, name, wrapper);
   }
 
   /** @param {import('playwright-core').BrowserContextOptions} [options] */
@@ -144,10 +146,12 @@ export class Stage {
    * @param {string} program
    * @param {string[]} args
    * @param {string} name
+   * @param {string[]} wrapper
    */
-  #spawn(program, args, name) {
+  #spawn(program, args, name, wrapper = []) {
     let log = createWriteStream(join(this.dir, `${name}.log`));
-    let child = spawn(join(BIN_DIR, program), args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    let [file = '', ...rest] = [...wrapper, join(BIN_DIR, program), ...args];
+    let child = spawn(file, rest, { stdio: ['ignore', 'pipe', 'pipe'] });
     child.on('error', (error) => process.stderr.write(`${program}: ${error.message}\n`));
     child.on('exit', (code, signal) => {
       if (!this.#closing) process.stderr.write(`${program} ended early: ${code ?? signal}\n`);

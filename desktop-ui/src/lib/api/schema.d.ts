@@ -453,8 +453,8 @@ export interface components {
             attempt: number;
             /**
              * Format: int64
-             * @description How long the lease lasts without a renewal, in milliseconds, counted from before the worker
-             *     sent the request that brought it.
+             * @description How long the lease lasts without a renewal, in milliseconds. The worker counts from when it sent the
+             *     request that brought it, plus the reply's `waitedMs`: never later than the coordinator does.
              */
             leaseMs: number;
             /** @description A name for people. */
@@ -514,6 +514,12 @@ export interface components {
         ClaimReply: {
             /** @description One entry for each claimed job. */
             jobs: components["schemas"]["Assignment"][];
+            /**
+             * Format: int64
+             * @description How long the request had waited at the coordinator when the claim was made, in milliseconds. The
+             *     leases began no earlier than that long after the worker sent it.
+             */
+            waitedMs?: number;
         };
         /** @description Whether and how this PC is part of a pool. */
         Connection: {

@@ -24,6 +24,11 @@ export function fullTime(at: number): string {
   return new Date(at).toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
 }
 
+/** Time that still runs, in whole seconds: `0 s`, `59 s`, then like `duration`. */
+export function elapsed(ms: number): string {
+  return ms < MINUTE ? `${Math.floor(Math.max(0, ms) / SECOND)} s` : duration(ms);
+}
+
 /** `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`. */
 export function duration(ms: number): string {
   if (ms < 10 * SECOND) return `${(Math.max(0, ms) / SECOND).toFixed(1)} s`;

@@ -17,10 +17,10 @@ const MARK: Record<Job['status'], string> = {
 };
 
 /** The command as it was typed, several lines one below the other. */
-export function promptLines(command: string, where: string): string {
+export function promptLines(command: string): string {
   let lines = printable(command).split('\n');
   let shown = lines.map((line, index) => `${ACCENT}${index === 0 ? '❯' : '·'}${RESET} ${line}\n`);
-  return shown.join('') + (where === '' ? '' : `${DIM}  ${printable(where)}${RESET}\n`);
+  return shown.join('');
 }
 
 /** A line of Lull's own, told apart from output by its colour. */

@@ -79,8 +79,7 @@ export class TerminalSession {
     this.run = run;
     this.fresh = false;
     this.history.add(command);
-    let attached = this.attachment ? `with ${this.attachment.name}` : '';
-    this.transcript.write(this.#text.note(promptLines(command, attached)));
+    this.transcript.write(this.#text.note(promptLines(command)));
     try {
       if (run.mode === 'direct') this.#startDirect(run, command);
       else await this.#startDistributed(run, command);
@@ -164,6 +163,7 @@ export class TerminalSession {
   #startDirect(run: Run, command: string): void {
     run.phase = 'running';
     run.startedAt = Date.now();
+    if (this.attachment) this.transcript.write(noteLine(`with ${this.attachment.name}`));
     let direct = { command, attachment: this.attachment, outputs: this.#outputPatterns() };
     run.stop = this.#platform.runDirect(direct, this.#listener(run));
   }
