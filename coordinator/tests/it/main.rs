@@ -5,6 +5,7 @@
 mod support;
 
 mod api_document;
+mod api_page;
 mod edge;
 mod execute;
 mod files;
