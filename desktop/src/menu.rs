@@ -162,9 +162,11 @@ fn headline(status: &LocalStatus) -> String {
     match (&status.connection, status.state) {
         (Connection::NotJoined, _) => "Not in a pool yet".to_owned(),
         _ if status.paused => with_held_jobs("Paused".to_owned(), status),
-        (Connection::Connecting { address }, _) => format!("Connecting to {address}"),
-        (Connection::Unreachable { address, .. }, _) => format!("No answer from {address}"),
-        (Connection::Refused { address, .. }, _) => format!("Refused by {address}"),
+        (Connection::Connecting { address }, _) => format!("Connecting to {}", host(address)),
+        (Connection::Unreachable { address, .. }, _) => {
+            format!("No answer from {}", host(address))
+        }
+        (Connection::Refused { address, .. }, _) => format!("Refused by {}", host(address)),
         (Connection::Connected { .. }, WorkerState::Ready) => "Ready for work".to_owned(),
         (Connection::Connected { .. }, WorkerState::Working) => format!("Working on {jobs}"),
         (Connection::Connected { .. }, WorkerState::Draining) => format!("Finishing {jobs}"),
@@ -173,6 +175,11 @@ fn headline(status: &LocalStatus) -> String {
             with_held_jobs(format!("Waiting: {}", reason(status.reason)), status)
         }
     }
+}
+
+/// A menu is narrow: that it is HTTPS goes without saying.
+fn host(address: &str) -> &str {
+    address.strip_prefix("https://").unwrap_or(address)
 }
 
 fn with_held_jobs(text: String, status: &LocalStatus) -> String {
@@ -257,7 +264,7 @@ mod tests {
         use SuspendReason as Why;
         use WorkerState as State;
 
-        let address = || "pool.example:7700".to_owned();
+        let address = || "https://pool.example:7700".to_owned();
         let connected = |state, reason, jobs| LocalStatus {
             state,
             reason,
@@ -322,7 +329,7 @@ mod tests {
 
     fn unreachable() -> Connection {
         Connection::Unreachable {
-            address: "pool.example:7700".to_owned(),
+            address: "https://pool.example:7700".to_owned(),
             error: "connection refused".to_owned(),
         }
     }

@@ -65,9 +65,12 @@ impl Platform for TauriPlatform {
     }
 
     fn show_window(&mut self) {
-        if let Err(error) = window::show(&self.app) {
-            tracing::error!(%error, "window could not be opened");
-        }
+        let app = self.app.clone();
+        tauri::async_runtime::spawn(async move {
+            if let Err(error) = window::show(&app).await {
+                tracing::error!(%error, "window could not be opened");
+            }
+        });
     }
 
     fn publish_status(&mut self, status: &LocalStatus) {

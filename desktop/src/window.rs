@@ -1,11 +1,12 @@
 //! The window: made when somebody wants to see it, gone with all its memory when it is closed.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tauri::{
-    AppHandle, DragDropEvent, Emitter as _, Manager as _, Url, WebviewUrl, WebviewWindowBuilder,
-    WindowEvent, webview::NewWindowResponse,
+    AppHandle, DragDropEvent, Emitter as _, Manager as _, Url, WebviewUrl, WebviewWindow,
+    WebviewWindowBuilder, WindowEvent, webview::NewWindowResponse,
 };
+use tokio::time;
 
 use crate::commands::AppState;
 
@@ -16,18 +17,42 @@ const ATTACHED_EVENT: &str = "attached";
 /// Event that tells the page why what was dropped cannot be handed over.
 const REFUSED_EVENT: &str = "attach-refused";
 
+/// How long a window that is closing may take to be gone.
+const CLOSING_LIMIT: Duration = Duration::from_secs(5);
+
 /// Opens the window, or brings it to the front.
 ///
 /// # Errors
 ///
 /// When the desktop has no window to give.
-pub fn show(app: &AppHandle) -> tauri::Result<()> {
-    if let Some(window) = app.get_webview_window(LABEL) {
-        window.unminimize()?;
-        window.show()?;
-        return window.set_focus();
+pub async fn show(app: &AppHandle) -> tauri::Result<()> {
+    let bring_or_open = async {
+        loop {
+            let Some(window) = app.get_webview_window(LABEL) else { return open(app) };
+            if bring_to_front(&window)? {
+                return Ok(());
+            }
+            // It is on its way out; the next one can come when its name is free.
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    time::timeout(CLOSING_LIMIT, bring_or_open).await.unwrap_or(Err(tauri::Error::WindowNotFound))
+}
+
+/// Says false for a window that was closed a moment ago and is only waiting to be forgotten.
+fn bring_to_front(window: &WebviewWindow) -> tauri::Result<bool> {
+    window.unminimize()?;
+    window.show()?;
+    if !window.is_visible().unwrap_or(false) {
+        return Ok(false);
     }
-    let window = WebviewWindowBuilder::new(app, LABEL, WebviewUrl::default())
+    window.set_focus()?;
+    Ok(true)
+}
+
+fn open(app: &AppHandle) -> tauri::Result<()> {
+    let page = WebviewUrl::App(first_page(&app.state::<Arc<AppState>>()).into());
+    let window = WebviewWindowBuilder::new(app, LABEL, page)
         .title("Lull")
         .inner_size(1120.0, 760.0)
         .min_inner_size(640.0, 480.0)
@@ -38,6 +63,12 @@ pub fn show(app: &AppHandle) -> tauri::Result<()> {
     let app = app.clone();
     window.on_window_event(move |event| on_event(&app, event));
     Ok(())
+}
+
+/// Joining comes before signing in: a PC that is in no pool, and nobody's yet, shows where to paste the code.
+fn first_page(state: &AppState) -> &'static str {
+    let joined = state.worker.membership().is_some();
+    if joined || state.session.client().is_ok() { "index.html" } else { "this-pc" }
 }
 
 /// The page stays where it is: nothing else is ever loaded into the window.
