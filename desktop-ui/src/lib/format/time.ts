@@ -29,9 +29,10 @@ export function elapsed(ms: number): string {
   return ms < MINUTE ? `${Math.floor(Math.max(0, ms) / SECOND)} s` : duration(ms);
 }
 
-/** `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`. */
+/** `under 0.1 s`, `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`. */
 export function duration(ms: number): string {
-  if (ms < 10 * SECOND) return `${(Math.max(0, ms) / SECOND).toFixed(1)} s`;
+  if (ms < 50) return 'under 0.1 s';
+  if (ms < 10 * SECOND) return `${(ms / SECOND).toFixed(1)} s`;
   if (ms < MINUTE) return `${Math.floor(ms / SECOND)} s`;
   if (ms < HOUR) {
     let seconds = Math.floor((ms % MINUTE) / SECOND);
