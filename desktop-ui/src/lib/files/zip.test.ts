@@ -43,6 +43,12 @@ test('the order in which files are found changes nothing, so the second time not
   expect(await zipOf(FOLDER.toReversed())).toEqual(await zipOf(FOLDER));
 });
 
+test('what its own format has packed is not packed again', async () => {
+  let content = 'a'.repeat(5000);
+  expect((await zipOf([aFile('a.txt', content)])).length).toBeLessThan(500);
+  expect((await zipOf([aFile('a.PNG', content)])).length).toBeGreaterThan(5000);
+});
+
 test('progress counts the bytes of the files', async () => {
   let seen: number[] = [];
   await zipFolder(FOLDER, new WritableStream(), (done) => seen.push(done));

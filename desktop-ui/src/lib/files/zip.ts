@@ -6,6 +6,10 @@ import type { FolderFile } from './attachments';
 // This runs in a worker of our own already; compression is the browser's.
 configure({ useWebWorkers: false, useCompressionStream: true });
 
+/** Packed by their own format: packing them again takes time and saves nothing. */
+const PACKED =
+  /\.(7z|avif|bz2|docx|flac|gif|gz|heic|jar|jpe?g|m4a|mkv|mov|mp[34]|ogg|png|rar|tgz|webm|webp|whl|xlsx|xz|zip|zst)$/i;
+
 const REGULAR_FILE = 0o100000;
 const ALL_MAY_RUN = 0o755;
 const OWNER_MAY_WRITE = 0o644;
@@ -33,6 +37,7 @@ export async function zipFolder(
   for (let { path, file } of sorted) {
     let start = new Uint8Array(await file.slice(0, 4).arrayBuffer());
     await zip.add(path, file.stream(), {
+      level: PACKED.test(path) ? 0 : 6,
       lastModDate: new Date(file.lastModified),
       unixMode: REGULAR_FILE | (looksRunnable(start) ? ALL_MAY_RUN : OWNER_MAY_WRITE),
       zip64: file.size >= 0xffff_ffff,
