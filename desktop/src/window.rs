@@ -4,7 +4,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tauri::{
     AppHandle, DragDropEvent, Emitter as _, Manager as _, Url, WebviewUrl, WebviewWindow,
-    WebviewWindowBuilder, WindowEvent, webview::NewWindowResponse,
+    WebviewWindowBuilder, WindowEvent,
+    webview::{NewWindowResponse, PageLoadEvent},
 };
 use tokio::time;
 
@@ -56,6 +57,12 @@ fn open(app: &AppHandle) -> tauri::Result<()> {
         .title("Lull")
         .inner_size(1120.0, 760.0)
         .min_inner_size(640.0, 480.0)
+        .visible(false)
+        .on_page_load(|window, load| {
+            if load.event() == PageLoadEvent::Finished {
+                reveal(&window);
+            }
+        })
         .on_navigation(is_own_page)
         .on_new_window(|_url, _features| NewWindowResponse::Deny)
         .devtools(cfg!(debug_assertions))
@@ -63,6 +70,13 @@ fn open(app: &AppHandle) -> tauri::Result<()> {
     let app = app.clone();
     window.on_window_event(move |event| on_event(&app, event));
     Ok(())
+}
+
+/// Shown only now: no blank flash, and nobody can close it before the app listens.
+fn reveal(window: &WebviewWindow) {
+    if let Err(error) = window.show().and_then(|()| window.set_focus()) {
+        tracing::error!(%error, "window could not be shown");
+    }
 }
 
 /// Joining comes before signing in: a PC that is in no pool, and nobody's yet, shows where to paste the code.
