@@ -6,6 +6,7 @@ set -euo pipefail
 # shellcheck source=lib/machine.sh
 . "$(dirname "$0")/lib/machine.sh"
 
+here=$PWD
 keep_running=yes
 case "${1:-}" in
   --exit) keep_running=no ;;
@@ -57,7 +58,7 @@ wait_for 30 "the worker (log: $data/worker.log)" test -s "$data/worker.ready"
 say "running a job on it: render six frames of a scene and check them"
 export LULL_URL LULL_TOKEN=$token LULL_CA=$data/coordinator/tls/ca.pem
 LULL_URL=$(field url)
-results=$PWD/lull-quickstart-results
+results=$here/lull-quickstart-results
 "$bin/lull" run --name "six frames" --dir "$root/examples/frames" --output 'out/*.png' --into "$results" -- \
   'perl render.pl scene.txt out 6' 'perl check.pl out'
 

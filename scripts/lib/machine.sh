@@ -79,7 +79,8 @@ build_page() {
     npm ci --no-progress --loglevel=error
   fi
   say "building the page"
-  npm run --silent build >/dev/null
+  local log
+  log=$(npm run --silent build 2>&1) || fail "the page could not be built: $log"
   cd "$root"
 }
 
