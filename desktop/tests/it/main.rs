@@ -7,6 +7,7 @@ mod desk;
 mod pool;
 
 mod controller;
+mod files;
 mod session;
 mod tray;
 mod tray_host;
