@@ -1,5 +1,7 @@
 //! Properties of the repository, checked like any other behaviour.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
