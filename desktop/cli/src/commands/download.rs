@@ -17,7 +17,7 @@ pub(crate) struct Args {
     /// The job: its id, or the last digits of it
     job: String,
 
-    /// Folder for the files; files of the same name are replaced [default: `lull-results/<id>`]
+    /// Folder for the files; files of the same name are replaced; `lull-results/ID` unless told
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
 }

@@ -38,7 +38,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     submission: Submission,
 
-    /// Folder for the files that come home; files of the same name are replaced [default: `lull-results/<id>`]
+    /// Folder for the files that come home; files of the same name are replaced; `lull-results/ID` unless told
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
 
