@@ -102,7 +102,9 @@ impl Cache {
         // What is left of a download that was cut off.
         drop(fs::remove_file(&unfinished));
         let size_bytes = api.download(digest, &unfinished).await?;
-        fs::rename(&unfinished, &path).map_err(|source| ClientError::File { path, source })?;
+        fs::rename(&unfinished, &path)
+            .map_err(|source| ClientError::File { path: path.clone(), source })?;
+        self.touch(&path);
         tracing::debug!(%digest, size_bytes, "input fetched");
         let cache = Arc::clone(self);
         // Nobody waits for the clearing up.
@@ -136,6 +138,8 @@ impl Cache {
 
     /// Removes what was unused longest until the rest fits.
     fn prune(&self) {
+        // Held from the listing on: of two at once, the second must not count what the first removed.
+        let used = self.used();
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
         let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
             .filter_map(|entry| {
@@ -146,7 +150,6 @@ impl Cache {
             .collect();
         files.sort();
         let mut total: u64 = files.iter().map(|(_, size, _)| size).sum();
-        let used = self.used();
         for (_, size, path) in files {
             if total <= self.bytes_max {
                 return;
