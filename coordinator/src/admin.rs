@@ -77,6 +77,7 @@ pub async fn token(
         id: *id,
         name: name.to_owned(),
         role: wanted.role,
+        weight: wanted.weight,
         secret: SecretHash::of(secret),
         created_at: now,
         expires_at: wanted.ttl.map(|ttl| now + ttl),

@@ -85,11 +85,18 @@ pub const RIGHTS: &[Right] = &[
     right("GET", "/api/workers/register", Who::Users(Role::Viewer)),
     right("GET", "/api/workers", Who::Users(Role::Viewer)),
     right("POST", "/api/workers/heartbeat", Who::Workers),
+    right("POST", "/api/workers/drain", Who::Users(Role::Admin)),
+    right("POST", "/api/workers/release", Who::Users(Role::Admin)),
     right("POST", "/api/jobs/create", Who::Users(Role::Submitter)),
     right("GET", "/api/jobs/create", Who::Users(Role::Viewer)),
     right("GET", "/api/jobs", Who::Users(Role::Viewer)),
     right("GET", "/api/jobs/status", Who::Users(Role::Viewer)),
+    right("GET", "/api/jobs/explain", Who::Users(Role::Viewer)),
     right("POST", "/api/jobs/cancel", Who::Users(Role::Submitter)),
+    right("POST", "/api/jobs/hold", Who::Users(Role::Submitter)),
+    right("POST", "/api/jobs/release", Who::Users(Role::Submitter)),
+    right("POST", "/api/jobs/resubmit", Who::Users(Role::Submitter)),
+    right("GET", "/api/events", Who::Users(Role::Viewer)),
     right("GET", "/api/jobs/get-job", Who::Workers),
     right("POST", "/api/jobs/submit-result", Who::Workers),
     right("PUT", "/api/jobs/submit-result", Who::Workers),
@@ -116,6 +123,8 @@ pub struct Caller {
     pub name: String,
     /// What it allows.
     pub role: Role,
+    /// How many turns its jobs have for one of a token of weight 1.
+    pub weight: u32,
     /// When it ends.
     pub expires_at: Option<Timestamp>,
 }
@@ -124,7 +133,7 @@ impl Caller {
     /// The caller as whoever submits a job.
     #[must_use]
     pub fn submitter(&self) -> Submitter {
-        Submitter { token_id: self.token_id, name: self.name.clone() }
+        Submitter { token_id: self.token_id, name: self.name.clone(), weight: self.weight }
     }
 }
 
@@ -220,6 +229,7 @@ async fn authenticate(state: &AppState, headers: &HeaderMap) -> Result<Identity,
                 token_id,
                 name: token.name,
                 role,
+                weight: token.weight,
                 expires_at: token.expires_at,
             }))
         }

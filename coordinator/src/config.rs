@@ -156,6 +156,10 @@ pub struct TokenArgs {
     /// How long it stays valid, for example 12h or 90d [default: until it is revoked]
     #[arg(long, value_parser = parse_duration)]
     pub ttl: Option<Duration>,
+
+    /// How many turns its jobs have for one of a token of weight 1, when jobs of several wait
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub weight: u32,
 }
 
 /// The settings as they may stand in the file. A misspelt key is an error, not a default.

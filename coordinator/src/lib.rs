@@ -9,6 +9,7 @@ pub mod blobs;
 pub mod config;
 mod direct;
 pub mod http;
+pub mod lifecycle;
 pub mod model;
 pub mod reaper;
 pub mod routes;

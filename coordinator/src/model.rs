@@ -1,18 +1,29 @@
 //! The coordinator's own words: plain data, no I/O. The scheduler and the store both speak it.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use bytes::Bytes;
 use lull_shared::{
     credentials::{Role, SecretHash},
     files::Artifact,
-    ids::{Digest, InvalidId, JobId, JoinCodeId, TokenId, WorkerId},
-    jobs::{Assignment, AttemptEnding, Job, JobState, LeaseKey, OnWorkerLost},
-    output::Stream,
+    ids::{Digest, JobId, JoinCodeId, TokenId, WorkerId},
+    jobs::{
+        Assignment, AttemptEnding, CreateJob, Job, JobState, LeaseKey, Network, OnError,
+        OnOwnerReturn, OnWorkerLost, Requirements, Shell,
+    },
     time::Timestamp,
     workers::{SandboxLevel, SuspendReason, WorkerState},
 };
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+mod output;
+mod waiting;
+
+pub use output::{Appended, JobEvent, OutputCursor, OutputPage, OutputPiece};
+pub use waiting::WaitFacts;
 
 /// Who submits a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +32,8 @@ pub struct Submitter {
     pub token_id: TokenId,
     /// The token's name, which the job shows.
     pub name: String,
+    /// How many turns this user has for one of a user of weight 1.
+    pub weight: u32,
 }
 
 /// A job about to be accepted.
@@ -30,24 +43,49 @@ pub struct NewJob {
     pub id: JobId,
     /// A name for people.
     pub name: String,
-    /// The command, lines separated by `\n`.
-    pub command: String,
-    /// The zip to unpack; its blob must be recorded.
-    pub file_digest: Option<Digest>,
-    /// What the zip was called.
-    pub filename: Option<String>,
-    /// Environment variables.
-    pub env: BTreeMap<String, String>,
-    /// Patterns of the files to bring home.
-    pub outputs: Vec<String>,
-    /// The least isolation it may run under.
-    pub min_sandbox: SandboxLevel,
-    /// What happens when its worker falls silent.
-    pub on_worker_lost: OnWorkerLost,
+    /// What was asked for; its name and key are taken out.
+    pub request: CreateJob,
     /// Who submits it.
     pub submitter: Submitter,
     /// The submission's own name, so that it can be sent again.
     pub idempotency: Option<Idempotency>,
+}
+
+/// What is run: shared by the jobs of an array and by a job that is submitted again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Spec {
+    /// A name for people.
+    pub name: String,
+    /// The command, lines separated by `\n`.
+    pub command: String,
+    /// The program and its arguments, when it runs without a shell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub argv: Vec<String>,
+    /// What reads the lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shell: Option<Shell>,
+    /// What follows a line that failed.
+    #[serde(default)]
+    pub on_error: OnError,
+    /// What the zip was called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename: Option<String>,
+    /// Environment variables.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Patterns of the files to bring home.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<String>,
+    /// How long the command may run, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_secs: Option<u32>,
+    /// How long the job may wait for its first PC, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_queue_secs: Option<u32>,
+    /// What happens when the PC's owner comes back.
+    #[serde(default)]
+    pub on_owner_return: OnOwnerReturn,
 }
 
 /// A submission's own name and what it asked for.
@@ -77,17 +115,110 @@ pub struct Offer {
     pub max: u32,
 }
 
+/// What a worker is and has, as far as jobs can ask for it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Capabilities {
+    /// `linux`, `windows` or `macos`.
+    pub os: String,
+    /// `x86_64`, `aarch64`, …
+    pub arch: String,
+    /// Logical processors.
+    pub cpu_count: u32,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// Labels that jobs may ask for.
+    pub labels: BTreeSet<String>,
+    /// How well it isolates jobs.
+    pub sandbox_level: SandboxLevel,
+    /// What its owner lets jobs reach of the network.
+    pub network: Network,
+}
+
 /// What a claim gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimed {
     /// The attempts that began, best first.
     pub jobs: Vec<Assignment>,
-    /// How well the worker isolates jobs: what it can be woken for.
-    pub level: SandboxLevel,
+    /// What the worker can be woken for; none while it is set aside or drained.
+    pub capabilities: Option<Capabilities>,
+    /// What was left to others because this worker failed it before: they are to be woken for it.
+    pub passed_on: Vec<ReadyJob>,
 }
 
-/// The rule that says which requirements a worker of a sandbox level meets.
-pub type PlacementRule = fn(SandboxLevel) -> &'static [SandboxLevel];
+/// The rules a claim goes by.
+#[derive(Clone, Copy)]
+pub struct ClaimRules {
+    /// Whether a worker meets what a job asks for.
+    pub meets: fn(&Requirements, &Capabilities) -> bool,
+    /// Whose turn it is.
+    pub turn: fn(&[Turn], u64) -> Option<Given>,
+}
+
+/// A user with a job that a worker could take now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Up to where this user was served, in the measure of turns.
+    pub served: u64,
+    /// How many turns this user has for one of a user of weight 1.
+    pub weight: u32,
+    /// The order number of the user's first job.
+    pub first: i64,
+}
+
+/// A turn that is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// To which of the users, by position.
+    pub index: usize,
+    /// Up to where that user is served by it.
+    pub served: u64,
+    /// The turn that is given now; it never goes back.
+    pub turn: u64,
+}
+
+/// A job that became claimable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadyJob {
+    /// What it asks for.
+    pub requirements: Requirements,
+    /// Its input, which some workers may have at hand.
+    pub input: Option<Digest>,
+    /// How many there are of it: more than one for an array.
+    pub jobs: u32,
+}
+
+/// A job that is not as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JobChange {
+    /// Which.
+    pub job: JobId,
+    /// Its state now.
+    pub state: JobState,
+    /// Number of its current or last attempt.
+    pub attempt: u32,
+    /// The array it belongs to.
+    pub array: Option<JobId>,
+}
+
+/// What a write changed, for those who wait for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Jobs that are not as they were.
+    pub jobs: Vec<JobChange>,
+    /// Jobs that became claimable.
+    pub ready: Vec<ReadyJob>,
+    /// Workers that are not as they were.
+    pub workers: Vec<WorkerId>,
+}
+
+/// What a write gave, and what it changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done<T> {
+    /// What it gave.
+    pub value: T,
+    /// What it changed.
+    pub changes: Changes,
+}
 
 /// What a worker says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +239,10 @@ pub struct Machine {
     pub slots: u32,
     /// How well it isolates jobs.
     pub sandbox_level: SandboxLevel,
+    /// Labels that jobs may ask for.
+    pub labels: BTreeSet<String>,
+    /// What its owner lets jobs reach of the network.
+    pub network: Network,
 }
 
 /// What entitles a worker to register.
@@ -146,14 +281,14 @@ pub struct Renewal {
     pub lost: Vec<LeaseKey>,
     /// To be ended, because a person cancelled the job.
     pub cancel: Vec<LeaseKey>,
+    /// Whether it is to end what runs and take nothing new.
+    pub drain: bool,
     /// Attempts that a worker saying goodbye left behind, and what became of their jobs.
     pub ended: Vec<EndedAttempt>,
-    /// Jobs that had been put back and are the worker's again.
-    pub resumed: Vec<JobId>,
 }
 
 /// An attempt that the coordinator ended by itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndedAttempt {
     /// Which.
     pub key: LeaseKey,
@@ -161,8 +296,6 @@ pub struct EndedAttempt {
     pub worker: WorkerId,
     /// What became of the job.
     pub next: NextStep,
-    /// The least isolation the job may run under.
-    pub min_sandbox: SandboxLevel,
 }
 
 /// A worker's account of how an attempt ended.
@@ -193,33 +326,15 @@ pub struct Recorded {
     pub state: JobState,
     /// Whether this call changed anything; false for a repetition.
     pub new: bool,
-    /// The least isolation the job may run under.
-    pub min_sandbox: SandboxLevel,
-}
-
-/// Bytes of one stream and where they go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutputPiece {
-    /// Which stream.
-    pub stream: Stream,
-    /// Offset of the first byte in that stream.
-    pub offset: u64,
-    /// The bytes.
-    pub bytes: Bytes,
-}
-
-/// How far a stream is stored after an append.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appended {
-    /// The offset the next bytes must carry.
-    pub next_offset: u64,
-    /// A person cancelled the job.
-    pub cancel: bool,
 }
 
 /// What the retry rules know of a job when one of its attempts ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttemptFacts {
+    /// Earlier attempts whose command failed by itself.
+    pub failures: u32,
+    /// How often the command is tried again when it fails by itself.
+    pub retries: u32,
     /// Earlier attempts that the worker could not run.
     pub could_not_run: u32,
     /// Earlier attempts whose worker fell silent.
@@ -228,6 +343,8 @@ pub struct AttemptFacts {
     pub on_worker_lost: OnWorkerLost,
     /// Whether a person cancelled the job.
     pub cancel_requested: bool,
+    /// Any number, different for each attempt: spreads the pauses before the next one.
+    pub seed: u64,
 }
 
 /// What becomes of a job after an attempt.
@@ -270,8 +387,30 @@ pub enum FailReason {
     TriedTooOften,
     /// Its worker fell silent and the submitter wants it run at most once.
     WorkerLost,
-    /// Too many of its workers fell silent.
-    LostTooManyWorkers,
+    /// It is set aside: too many workers fell silent while they ran it.
+    Poison,
+}
+
+/// The rule that says which users a worker failed in a row, after it ended an attempt of one of them; and whether it
+/// is to be set aside for that.
+pub type HealthRule = fn(&[i64], i64, AttemptEnding) -> Health;
+
+/// How far a worker can be trusted with jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// The different users whose jobs failed there since the last success.
+    pub failed_users: Vec<i64>,
+    /// Whether it is to be set aside.
+    pub sick: bool,
+}
+
+/// The rules that apply when an attempt ends.
+#[derive(Clone, Copy)]
+pub struct EndRules {
+    /// What becomes of the job.
+    pub retry: RetryRule,
+    /// What it says of the worker.
+    pub health: HealthRule,
 }
 
 /// The rule that decides what follows an attempt; the store applies it inside the transaction that
@@ -287,6 +426,8 @@ pub struct ApiToken {
     pub name: String,
     /// What it allows.
     pub role: Role,
+    /// How many turns its jobs have for one of a token of weight 1.
+    pub weight: u32,
     /// Hash of its secret.
     pub secret: SecretHash,
     /// When it was made.
@@ -316,140 +457,13 @@ pub struct JoinCodeRecord {
     pub last_used_at: Option<Timestamp>,
 }
 
-/// One thing that happened to a job, with the bytes as they came.
-#[derive(Clone, Debug, PartialEq)]
-pub enum JobEvent {
-    /// An attempt began, or goes on after it had been given up.
-    Started {
-        /// Its number.
-        attempt: u32,
-        /// Where it runs.
-        hostname: String,
-    },
-    /// Bytes of one stream.
-    Output {
-        /// The attempt they belong to.
-        attempt: u32,
-        /// Which stream.
-        stream: Stream,
-        /// Offset of the first byte.
-        offset: u64,
-        /// The bytes.
-        bytes: Bytes,
-    },
-    /// Bytes that are not kept lie between what came before and what follows.
-    Dropped {
-        /// The attempt.
-        attempt: u32,
-        /// Which stream.
-        stream: Stream,
-        /// How many bytes.
-        bytes: u64,
-    },
-    /// An attempt ended without ending the job.
-    Requeued {
-        /// Its number.
-        attempt: u32,
-        /// How it ended.
-        ending: AttemptEnding,
-        /// Why, for a person.
-        error_message: Option<String>,
-    },
-    /// The job reached its last state; nothing follows.
-    Ended {
-        /// The job as it now stands.
-        job: Box<Job>,
-    },
-}
-
-/// Where a follower of a job's events is: after which event, and how far into each stream, so that
-/// bytes which left the store while it was away are counted exactly.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OutputCursor {
-    /// The last event seen.
-    pub seq: i64,
-    /// The attempt the offsets belong to.
-    pub attempt: u32,
-    /// The next byte of standard output.
-    pub stdout: u64,
-    /// The next byte of standard error.
-    pub stderr: u64,
-}
-
-impl OutputCursor {
-    /// The next byte of one stream.
-    #[must_use]
-    pub const fn next_offset(&self, stream: Stream) -> u64 {
-        match stream {
-            Stream::Stdout => self.stdout,
-            Stream::Stderr => self.stderr,
-        }
-    }
-
-    /// Moves on in one stream.
-    pub const fn set_next_offset(&mut self, stream: Stream, offset: u64) {
-        match stream {
-            Stream::Stdout => self.stdout = offset,
-            Stream::Stderr => self.stderr = offset,
-        }
-    }
-}
-
-impl fmt::Display for OutputCursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}-{}", self.seq, self.attempt, self.stdout, self.stderr)
-    }
-}
-
-impl FromStr for OutputCursor {
-    type Err = InvalidId;
-
-    fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let mut parts = text.split('-');
-        let mut next = || parts.next().and_then(|part| part.parse::<u64>().ok()).ok_or(InvalidId);
-        let cursor = Self {
-            seq: i64::try_from(next()?).map_err(|_| InvalidId)?,
-            attempt: u32::try_from(next()?).map_err(|_| InvalidId)?,
-            stdout: next()?,
-            stderr: next()?,
-        };
-        if parts.next().is_none() { Ok(cursor) } else { Err(InvalidId) }
-    }
-}
-
-/// Part of one stream of one attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutputPage {
-    /// The attempt the bytes belong to.
-    pub attempt: u32,
-    /// The bytes; empty at the end of what is stored.
-    pub bytes: Bytes,
-    /// Offset of the first of them; larger than asked for when bytes before it are not kept.
-    pub offset: u64,
-    /// How many bytes of the whole stream are not kept.
-    pub dropped: u64,
-}
-
-impl OutputPage {
-    /// Where the next page begins.
-    #[must_use]
-    pub fn next_offset(&self) -> u64 {
-        self.offset + self.bytes.len() as u64
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cursor_is_read_as_it_was_written() {
-        let cursor = OutputCursor { seq: 7, attempt: 2, stdout: 1 << 40, stderr: 0 };
-        assert_eq!(cursor.to_string().parse(), Ok(cursor));
-        for damaged in
-            ["", "1", "1-2-3", "1-2-3-4-5", "-1-2-3-4", "1-2-3-x", "99999999999999999999-1-0-0"]
-        {
-            assert!(damaged.parse::<OutputCursor>().is_err(), "{damaged:?}");
-        }
-    }
+/// What is kept of what has ended, and how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    /// Ended jobs with their output.
+    pub jobs: Duration,
+    /// The most ended jobs.
+    pub jobs_max: u64,
+    /// Files that nothing refers to.
+    pub files: Duration,
 }

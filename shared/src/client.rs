@@ -6,6 +6,7 @@
 mod error;
 mod files;
 mod follow;
+mod jobs;
 mod sse;
 mod transport;
 mod trust;
@@ -32,19 +33,17 @@ use crate::{
     credentials::{SpkiPin, WhoAmI},
     ids::{Digest, JobId},
     jobs::{
-        CancelJob, ClaimQuery, ClaimReply, CreateJob, Job, JobFilter, JobList, JobQuery,
-        ReportFailure, ResultReply, SubmitResult,
+        ClaimQuery, ClaimReply, ReportFailure, ResultReplies, ResultReply, SubmitResult,
+        SubmitResults,
     },
     output::{AppendQuery, AppendReply, OutputEvent, OutputQuery, OutputView},
-    workers::{Heartbeat, HeartbeatReply, RegisterReply, RegisterWorker, WorkerList},
+    workers::{Heartbeat, HeartbeatReply, RegisterReply, RegisterWorker},
 };
 
 /// How long an ordinary request may take.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 /// How much longer than its own waiting time a long poll may take.
 const POLL_GRACE: Duration = Duration::from_secs(15);
-/// How often a submission is sent before its failure is believed; its key keeps it one job.
-const CREATE_TRIES: u32 = 3;
 
 /// Talks to one coordinator. Cheap to clone; clones share connections.
 #[derive(Clone, Debug)]
@@ -184,6 +183,18 @@ impl Client {
         self.json(Method::POST, "/api/jobs/submit-result", result).await
     }
 
+    /// `POST /api/jobs/submit-result` with several results, at most [`crate::jobs::RESULTS_MAX`].
+    ///
+    /// # Errors
+    ///
+    /// Any [`ClientError`]; what became of each result is in the reply.
+    pub async fn submit_results(
+        &self,
+        results: &SubmitResults,
+    ) -> Result<ResultReplies, ClientError> {
+        self.json(Method::POST, "/api/jobs/submit-result", results).await
+    }
+
     /// `PUT /api/jobs/submit-result`: the attempt ended for a reason that is not the command's own.
     ///
     /// # Errors
@@ -194,63 +205,6 @@ impl Client {
         failure: &ReportFailure,
     ) -> Result<ResultReply, ClientError> {
         self.json(Method::PUT, "/api/jobs/submit-result", failure).await
-    }
-
-    /// `POST /api/jobs/create`. Gives the submission an idempotency key when it has none, so a lost reply
-    /// is asked for again without making a second job.
-    ///
-    /// # Errors
-    ///
-    /// Any [`ClientError`]; `file_missing` when its file has to be uploaded first.
-    pub async fn create_job(&self, job: &CreateJob) -> Result<Job, ClientError> {
-        let mut job = job.clone();
-        job.idempotency_key.get_or_insert_with(|| JobId::generate().to_string());
-        let mut tries = 1;
-        loop {
-            match self.json(Method::POST, "/api/jobs/create", &job).await {
-                Err(ClientError::Unreachable { .. }) if tries < CREATE_TRIES => {
-                    tokio::time::sleep(Duration::from_millis(200) * tries).await;
-                    tries += 1;
-                }
-                done => return done,
-            }
-        }
-    }
-
-    /// `POST /api/jobs/cancel`.
-    ///
-    /// # Errors
-    ///
-    /// Any [`ClientError`]; `conflict` for a job that has ended.
-    pub async fn cancel_job(&self, job_id: JobId) -> Result<Job, ClientError> {
-        self.json(Method::POST, "/api/jobs/cancel", &CancelJob { job_id }).await
-    }
-
-    /// `GET /api/jobs/status`: one job with its attempts and the end of its output.
-    ///
-    /// # Errors
-    ///
-    /// Any [`ClientError`]; `not_found` for an unknown job.
-    pub async fn job_status(&self, job_id: JobId) -> Result<Job, ClientError> {
-        self.get("/api/jobs/status", &JobQuery { job_id }).await
-    }
-
-    /// `GET /api/jobs`: a page of jobs, newest first.
-    ///
-    /// # Errors
-    ///
-    /// Any [`ClientError`].
-    pub async fn list_jobs(&self, filter: &JobFilter) -> Result<JobList, ClientError> {
-        self.get("/api/jobs", filter).await
-    }
-
-    /// `GET /api/workers`: the PCs of the pool.
-    ///
-    /// # Errors
-    ///
-    /// Any [`ClientError`].
-    pub async fn list_workers(&self) -> Result<WorkerList, ClientError> {
-        self.get("/api/workers", &()).await
     }
 
     /// `GET /api/jobs/output` as bytes: one stream of one attempt, as it came.

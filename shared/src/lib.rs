@@ -6,6 +6,7 @@ pub mod ids;
 pub mod time;
 
 pub mod credentials;
+pub mod events;
 pub mod execute;
 pub mod files;
 pub mod jobs;

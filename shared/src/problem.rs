@@ -23,6 +23,8 @@ pub enum ProblemKind {
     LeaseLost,
     /// The thing is in a state that does not allow this, for example cancelling a finished job.
     Conflict,
+    /// The idempotency key was used for another submission.
+    KeyReused,
     /// Output arrived at an offset other than the next one; `nextOffset` says where to go on.
     OffsetMismatch,
     /// The body is larger than allowed.
@@ -67,7 +69,9 @@ impl ProblemKind {
             Self::TimedOut => 408,
             Self::LeaseLost | Self::Conflict | Self::OffsetMismatch => 409,
             Self::TooLarge => 413,
-            Self::ArchiveRefused | Self::FileMissing | Self::DigestMismatch => 422,
+            Self::KeyReused | Self::ArchiveRefused | Self::FileMissing | Self::DigestMismatch => {
+                422
+            }
             Self::RateLimited => 429,
             Self::Internal | Self::Unknown => 500,
             Self::Unavailable | Self::Unreachable => 503,
@@ -86,6 +90,7 @@ impl ProblemKind {
             Self::MethodNotAllowed => "This address does not answer that method",
             Self::LeaseLost => "Another attempt of this job has begun, or the job has ended",
             Self::Conflict => "The state of this thing does not allow that",
+            Self::KeyReused => "The idempotency key was used for another submission",
             Self::OffsetMismatch => "The output does not continue where the last part ended",
             Self::TooLarge => "The body is larger than allowed",
             Self::ArchiveRefused => "The archive is refused",

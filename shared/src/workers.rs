@@ -1,9 +1,15 @@
 //! Workers on the wire: enrolling, heartbeats, and what a worker can do and is doing.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{ids::WorkerId, jobs::LeaseKey, time::Timestamp};
+use crate::{
+    ids::{Digest, WorkerId},
+    jobs::{LeaseKey, Network},
+    time::Timestamp,
+};
 
 /// How much a job is kept apart from the PC's owner. Ordered: more is safer.
 #[derive(
@@ -127,6 +133,18 @@ pub struct Worker {
     pub running: Vec<LeaseKey>,
     /// How well it isolates jobs, by its own test.
     pub sandbox_level: SandboxLevel,
+    /// Labels that jobs may ask for.
+    #[serde(default)]
+    pub labels: BTreeSet<String>,
+    /// What its owner lets jobs reach of the network.
+    #[serde(default)]
+    pub network: Network,
+    /// Whether it is to end what runs and take nothing new.
+    #[serde(default)]
+    pub draining: bool,
+    /// Since when it is set aside because it fails everybody's jobs; an administrator releases it, or a restart.
+    #[serde(default)]
+    pub sick_since: Option<Timestamp>,
 }
 
 /// The PCs of the pool.
@@ -170,6 +188,33 @@ pub struct RegisterWorker {
     pub slots: u32,
     /// How well it isolates jobs.
     pub sandbox_level: SandboxLevel,
+    /// Labels that jobs may ask for, at most 32.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub labels: BTreeSet<String>,
+    /// What the owner lets jobs reach of the network.
+    #[serde(default)]
+    pub network: Network,
+    /// Inputs it has at hand, so that jobs with these come here first; at most 1,000.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cached_inputs: Vec<Digest>,
+}
+
+/// Ends or resumes giving a PC new jobs: body of `POST /api/workers/drain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DrainWorker {
+    /// The PC.
+    pub worker_id: WorkerId,
+    /// True to let it end what runs and take nothing new; false to let it take jobs again.
+    pub drain: bool,
+}
+
+/// Names a PC: body of `POST /api/workers/release`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkerRef {
+    /// The PC.
+    pub worker_id: WorkerId,
 }
 
 /// How the worker is to behave: reply to `POST /api/workers/register`.
@@ -212,4 +257,7 @@ pub struct HeartbeatReply {
     /// Attempts whose job a person cancelled: end them and report `cancelled`.
     #[serde(default)]
     pub cancel: Vec<LeaseKey>,
+    /// An administrator wants this PC to end what runs and take nothing new.
+    #[serde(default)]
+    pub drain: bool,
 }

@@ -9,6 +9,7 @@ use axum::{
     response::{Html, IntoResponse, Response},
 };
 use lull_shared::{
+    events::PoolEvent,
     local::{Connection, LocalAttempt, LocalHistory, LocalStatus},
     output::OutputEvent,
     problem::Problem,
@@ -42,7 +43,7 @@ use crate::{
         (name = "health", description = "Whether the coordinator works, and who is asking"),
         (name = "document", description = "This document"),
     ),
-    components(schemas(Problem, OutputEvent, LocalStatus, LocalHistory, LocalAttempt, Connection))
+    components(schemas(Problem, OutputEvent, PoolEvent, LocalStatus, LocalHistory, LocalAttempt, Connection))
 )]
 pub(crate) struct ApiDoc;
 

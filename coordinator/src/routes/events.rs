@@ -15,7 +15,8 @@ use lull_shared::{
 
 use crate::model::JobEvent;
 
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
+/// How often a quiet stream says that it is still there.
+pub(crate) const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 
 /// The reply that carries events for as long as they come.
 pub(crate) fn reply(events: impl Events<Item = Event> + Send + 'static) -> Response {

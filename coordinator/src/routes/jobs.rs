@@ -3,19 +3,22 @@
 use axum::{Json, extract::State, http::StatusCode};
 use lull_shared::{
     ids::Digest,
-    jobs::{CancelJob, CreateJob, Job, JobFilter, JobList, JobQuery},
+    jobs::{CreateJob, Explanation, ITEMS_BYTES_MAX, Job, JobFilter, JobList, JobQuery, JobRef},
     problem::{Problem, ProblemKind},
 };
 
 use crate::{
     auth::Caller,
     routes::{
-        AppState,
+        AppState, body,
         problem::{ApiError, ApiJson, ApiQuery},
         submission,
     },
     store::PAGE_MAX,
 };
+
+/// Largest submission: the items of an array are most of it.
+const SUBMISSION_BYTES_MAX: usize = ITEMS_BYTES_MAX + body::JSON_BYTES_MAX;
 
 /// Submit a job.
 ///
@@ -30,14 +33,13 @@ use crate::{
     responses(
         (status = 201, description = "The new job", body = Job),
         (status = 200, description = "The job that the same submission made before", body = Job),
-        (status = 409, description = "`conflict`: the idempotency key was used for another submission", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`file_missing` or `archive_refused`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`key_reused`: the idempotency key was used for another submission; `file_missing` or `archive_refused`", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn create_job(
     State(state): State<AppState>,
     caller: Caller,
-    ApiJson(request): ApiJson<CreateJob>,
+    ApiJson(request): ApiJson<CreateJob, SUBMISSION_BYTES_MAX>,
 ) -> Result<(StatusCode, Json<Job>), ApiError> {
     submission::check(&request)?;
     if let Some(digest) = request.file_digest {
@@ -116,7 +118,7 @@ pub(crate) async fn find_job(
     post,
     path = "/api/jobs/cancel",
     tag = "jobs",
-    request_body = CancelJob,
+    request_body = JobRef,
     responses(
         (status = 200, description = "The job as it now stands", body = Job),
         (status = 404, description = "`not_found`", body = Problem, content_type = "application/problem+json"),
@@ -125,7 +127,90 @@ pub(crate) async fn find_job(
 )]
 pub(crate) async fn cancel_job(
     State(state): State<AppState>,
-    ApiJson(request): ApiJson<CancelJob>,
+    ApiJson(request): ApiJson<JobRef>,
 ) -> Result<Json<Job>, ApiError> {
     Ok(Json(state.scheduler.cancel(request.job_id).await?))
+}
+
+/// Say why a job waits.
+///
+/// In words, and in numbers of PCs and of jobs that come first.
+#[utoipa::path(
+    get,
+    path = "/api/jobs/explain",
+    tag = "jobs",
+    params(JobQuery),
+    responses(
+        (status = 200, description = "Why it waits", body = Explanation),
+        (status = 404, description = "`not_found`", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn explain_job(
+    State(state): State<AppState>,
+    ApiQuery(query): ApiQuery<JobQuery>,
+) -> Result<Json<Explanation>, ApiError> {
+    Ok(Json(state.scheduler.explain(query.job_id).await?))
+}
+
+/// Hold a waiting job.
+///
+/// It is not handed out until it is released. Of an array, what was not handed out yet is held.
+#[utoipa::path(
+    post,
+    path = "/api/jobs/hold",
+    tag = "jobs",
+    request_body = JobRef,
+    responses(
+        (status = 200, description = "The job as it now stands", body = Job),
+        (status = 404, description = "`not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`conflict`: the job runs or has ended", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn hold_job(
+    State(state): State<AppState>,
+    ApiJson(request): ApiJson<JobRef>,
+) -> Result<Json<Job>, ApiError> {
+    Ok(Json(state.scheduler.set_held(request.job_id, true).await?))
+}
+
+/// Release a held job.
+#[utoipa::path(
+    post,
+    path = "/api/jobs/release",
+    tag = "jobs",
+    request_body = JobRef,
+    responses(
+        (status = 200, description = "The job as it now stands", body = Job),
+        (status = 404, description = "`not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`conflict`: the job runs or has ended", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn release_job(
+    State(state): State<AppState>,
+    ApiJson(request): ApiJson<JobRef>,
+) -> Result<Json<Job>, ApiError> {
+    Ok(Json(state.scheduler.set_held(request.job_id, false).await?))
+}
+
+/// Submit an ended job again.
+///
+/// The new job asks for what the old one asked for; it waits for no other job and is not held.
+#[utoipa::path(
+    post,
+    path = "/api/jobs/resubmit",
+    tag = "jobs",
+    request_body = JobRef,
+    responses(
+        (status = 201, description = "The new job", body = Job),
+        (status = 404, description = "`not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`conflict`: the job has not ended", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn resubmit_job(
+    State(state): State<AppState>,
+    caller: Caller,
+    ApiJson(request): ApiJson<JobRef>,
+) -> Result<(StatusCode, Json<Job>), ApiError> {
+    let job = state.scheduler.resubmit(request.job_id, &caller.submitter()).await?;
+    Ok((StatusCode::CREATED, Json(job)))
 }

@@ -26,6 +26,7 @@ mod docs;
 mod edge;
 pub(crate) mod events;
 mod execute;
+mod feed;
 mod files;
 mod health;
 mod jobs;
@@ -81,7 +82,12 @@ fn table() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs::create_job, jobs::list_created_jobs))
         .routes(routes!(jobs::list_jobs))
         .routes(routes!(jobs::find_job))
+        .routes(routes!(jobs::explain_job))
         .routes(routes!(jobs::cancel_job))
+        .routes(routes!(jobs::hold_job))
+        .routes(routes!(jobs::release_job))
+        .routes(routes!(jobs::resubmit_job))
+        .routes(routes!(feed::follow_pool))
         .routes(routes!(output::follow_output))
         .routes(routes!(execute::execute_commands))
         .routes(routes!(files::upload_file))
@@ -89,6 +95,8 @@ fn table() -> OpenApiRouter<AppState> {
         .routes(routes!(workers::register_worker, workers::list_registered_workers))
         .routes(routes!(workers::list_workers))
         .routes(routes!(workers::send_heartbeat))
+        .routes(routes!(workers::drain_worker))
+        .routes(routes!(workers::release_worker))
         .routes(routes!(claims::claim_jobs))
         .routes(routes!(results::append_output))
         .routes(routes!(results::submit_result, results::report_failure))

@@ -68,9 +68,8 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::NotFound(what) => Self::not_found(what),
             StoreError::LeaseLost => ProblemKind::LeaseLost.into(),
-            StoreError::Conflict(_) | StoreError::KeyReused => {
-                Self::refused(ProblemKind::Conflict, error.to_string())
-            }
+            StoreError::Conflict(_) => Self::refused(ProblemKind::Conflict, error.to_string()),
+            StoreError::KeyReused => ProblemKind::KeyReused.into(),
             StoreError::OffsetMismatch { next } => {
                 let mut problem =
                     Problem::new(ProblemKind::OffsetMismatch).with_detail(error.to_string());
@@ -142,24 +141,30 @@ pub(crate) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
 }
 
 /// A JSON body. What cannot be read is refused with the path of the field in question.
-pub struct ApiJson<T>(pub T);
+pub struct ApiJson<T, const BYTES_MAX: usize = { body::JSON_BYTES_MAX }>(pub T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for ApiJson<T> {
+impl<S: Send + Sync, T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<S>
+    for ApiJson<T, BYTES_MAX>
+{
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
-        let bytes = body::read(request.into_body(), body::JSON_BYTES_MAX).await?;
-        let mut json = serde_json::Deserializer::from_slice(&bytes);
-        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-            let path = error.path().to_string();
-            match path.as_str() {
-                "." | "" => ApiError::invalid(error.inner().to_string()),
-                _ => ApiError::invalid(format!("{path}: {}", error.inner())),
-            }
-        })?;
-        json.end().map_err(|error| ApiError::invalid(error.to_string()))?;
-        Ok(Self(value))
+        Ok(Self(read_json(&body::read(request.into_body(), BYTES_MAX).await?)?))
     }
+}
+
+/// Reads JSON. What cannot be read is refused with the path of the field in question.
+pub(crate) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        match path.as_str() {
+            "." | "" => ApiError::invalid(error.inner().to_string()),
+            _ => ApiError::invalid(format!("{path}: {}", error.inner())),
+        }
+    })?;
+    json.end().map_err(|error| ApiError::invalid(error.to_string()))?;
+    Ok(value)
 }
 
 /// The query of an address.

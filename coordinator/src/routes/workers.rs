@@ -3,8 +3,12 @@
 use axum::{Json, extract::State};
 use lull_shared::{
     credentials::BearerToken,
+    jobs::LABELS_MAX,
     problem::{Problem, ProblemKind},
-    workers::{Heartbeat, HeartbeatReply, RegisterReply, RegisterWorker, WorkerList},
+    workers::{
+        DrainWorker, Heartbeat, HeartbeatReply, RegisterReply, RegisterWorker, Worker, WorkerList,
+        WorkerRef,
+    },
 };
 
 use crate::{
@@ -13,10 +17,12 @@ use crate::{
     routes::{
         AppState,
         problem::{ApiError, ApiJson},
+        submission,
     },
 };
 
 const SLOTS_MAX: u32 = 1024;
+const CACHED_INPUTS_MAX: usize = 1000;
 /// The most attempts one heartbeat may name.
 const RUNNING_MAX: usize = 4096;
 
@@ -72,6 +78,16 @@ fn check(request: &RegisterWorker) -> Result<(), ApiError> {
             let rule = format!("{field}: 1 to {bytes_max} bytes without control characters");
             return Err(ApiError::invalid(rule));
         }
+    }
+    if request.labels.len() > LABELS_MAX {
+        return Err(ApiError::invalid(format!("labels: at most {LABELS_MAX}")));
+    }
+    if let Some(label) = request.labels.iter().find(|label| !submission::is_label(label)) {
+        let rule = format!("labels: {label:?} is not a label: {}", submission::LABEL_RULE);
+        return Err(ApiError::invalid(rule));
+    }
+    if request.cached_inputs.len() > CACHED_INPUTS_MAX {
+        return Err(ApiError::invalid(format!("cachedInputs: at most {CACHED_INPUTS_MAX}")));
     }
     if !(1..=SLOTS_MAX).contains(&request.slots) {
         return Err(ApiError::invalid(format!("slots: from 1 to {SLOTS_MAX}")));
@@ -133,4 +149,44 @@ pub(crate) async fn send_heartbeat(
         return Err(ApiError::invalid(format!("running: at most {RUNNING_MAX} attempts")));
     }
     Ok(Json(state.scheduler.heartbeat(request).await?))
+}
+
+/// Drain a PC, or let it take jobs again.
+///
+/// A drained PC ends what it runs and takes nothing new, until it is let go.
+#[utoipa::path(
+    post,
+    path = "/api/workers/drain",
+    tag = "workers",
+    request_body = DrainWorker,
+    responses(
+        (status = 200, description = "The PC as it now stands", body = Worker),
+        (status = 404, description = "`not_found`", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn drain_worker(
+    State(state): State<AppState>,
+    ApiJson(request): ApiJson<DrainWorker>,
+) -> Result<Json<Worker>, ApiError> {
+    Ok(Json(state.scheduler.drain_worker(request.worker_id, request.drain).await?))
+}
+
+/// Release a PC that was set aside.
+///
+/// A PC that fails jobs of three different users in a row gets none until somebody looked at it, or it was restarted.
+#[utoipa::path(
+    post,
+    path = "/api/workers/release",
+    tag = "workers",
+    request_body = WorkerRef,
+    responses(
+        (status = 200, description = "The PC as it now stands", body = Worker),
+        (status = 404, description = "`not_found`", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn release_worker(
+    State(state): State<AppState>,
+    ApiJson(request): ApiJson<WorkerRef>,
+) -> Result<Json<Worker>, ApiError> {
+    Ok(Json(state.scheduler.release_worker(request.worker_id).await?))
 }

@@ -9,7 +9,7 @@ use lull_shared::{
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::retry;
+use super::placement;
 use crate::{
     model::{Idempotency, Machine, NewJob, OutputPiece, Report, Submitter},
     store::StoreError,
@@ -23,19 +23,28 @@ const MESSAGE_BYTES_MAX: usize = 4096;
 pub(super) fn new_job(mut request: CreateJob, submitter: &Submitter) -> NewJob {
     let key = request.idempotency_key.take();
     let idempotency = key.map(|key| Idempotency { key, body_hash: hash_of(&request) });
-    NewJob {
-        id: JobId::generate(),
-        name: request.name.unwrap_or_else(|| name_of(&request.command)),
-        command: request.command,
-        file_digest: request.file_digest,
-        filename: request.filename,
-        env: request.env,
-        outputs: request.outputs,
-        min_sandbox: request.min_sandbox,
-        on_worker_lost: request.on_worker_lost,
-        submitter: submitter.clone(),
-        idempotency,
+    if request.command.is_empty() {
+        request.command = shown(&request.argv);
     }
+    if let Some(shell) = request.shell {
+        let home = || placement::home_of(shell).to_owned();
+        request.requirements.os.get_or_insert_with(home);
+    }
+    let name = request.name.take().unwrap_or_else(|| name_of(&request.command));
+    NewJob { id: JobId::generate(), name, request, submitter: submitter.clone(), idempotency }
+}
+
+/// A program and its arguments on one line, as a person would type them in a POSIX shell.
+fn shown(argv: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    let quoted = argv.iter().map(|argument| {
+        if !argument.is_empty() && argument.chars().all(plain) {
+            argument.clone()
+        } else {
+            format!("'{}'", argument.replace('\'', "'\\''"))
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
 }
 
 pub(super) fn machine(request: RegisterWorker) -> Machine {
@@ -48,6 +57,8 @@ pub(super) fn machine(request: RegisterWorker) -> Machine {
         version: request.version,
         slots: request.slots,
         sandbox_level: request.sandbox_level,
+        labels: request.labels,
+        network: request.network,
     }
 }
 
@@ -75,7 +86,7 @@ pub(super) fn failure(worker: WorkerId, failure: ReportFailure) -> Report {
         hash: hash_of(&failure),
         key: LeaseKey { job_id: failure.job_id, attempt: failure.attempt },
         worker,
-        ending: retry::ending_of(failure.kind),
+        ending: failure.kind.ending(),
         exit_code: None,
         error_message: Some(clip(failure.error_message)),
         artifacts: Vec::new(),
@@ -116,7 +127,8 @@ mod tests {
 
     #[test]
     fn a_job_without_a_name_is_called_after_its_first_line() {
-        let submitter = Submitter { token_id: TokenId::generate(), name: "ann".to_owned() };
+        let submitter =
+            Submitter { token_id: TokenId::generate(), name: "ann".to_owned(), weight: 1 };
         let name = |command: &str| {
             new_job(CreateJob { command: command.to_owned(), ..CreateJob::default() }, &submitter)
                 .name
@@ -126,8 +138,19 @@ mod tests {
     }
 
     #[test]
+    fn arguments_are_shown_as_a_shell_would_take_them() {
+        let argv = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        assert_eq!(shown(&argv(&["ffmpeg", "-i", "in.mp4"])), "ffmpeg -i in.mp4");
+        assert_eq!(
+            shown(&argv(&["echo", "a b", "", "it's", "$HOME"])),
+            r"echo 'a b' '' 'it'\''s' '$HOME'"
+        );
+    }
+
+    #[test]
     fn a_submission_is_the_same_whatever_its_key() {
-        let submitter = Submitter { token_id: TokenId::generate(), name: "ann".to_owned() };
+        let submitter =
+            Submitter { token_id: TokenId::generate(), name: "ann".to_owned(), weight: 1 };
         let hash = |command: &str, key: &str| {
             let request = CreateJob {
                 command: command.to_owned(),

@@ -13,33 +13,46 @@ use lull_shared::{
     files::StoredFile,
     ids::{JobId, WorkerId},
     jobs::{
-        Assignment, ClaimReply, CreateJob, Job, JobState, LeaseKey, ReportFailure, ResultReply,
+        Assignment, ClaimReply, CreateJob, Explanation, Job, LeaseKey, ReportFailure, ResultReply,
         SubmitResult,
     },
     output::{AppendQuery, AppendReply},
     time::{Clock, Timestamp},
-    workers::{Heartbeat, HeartbeatReply, RegisterReply, RegisterWorker},
+    workers::{Heartbeat, HeartbeatReply, RegisterReply, RegisterWorker, Worker},
 };
 use tokio::{
     sync::oneshot,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use crate::{
     model::{
-        ApiToken, Claimed, Created, EndedAttempt, Enrolment, JoinCodeRecord, NextStep, Offer,
-        OutputPiece, Report, SignOfLife, Submitter,
+        ApiToken, Changes, ClaimRules, Claimed, Created, Done, EndRules, EndedAttempt, Enrolment,
+        JoinCodeRecord, Offer, OutputPiece, Report, SignOfLife, Submitter,
     },
     store::{CLAIM_MAX, Store, StoreError},
 };
 
 mod dispatch;
+pub mod explain;
+pub mod fair_share;
+mod feed;
 mod follow;
+pub mod health;
 mod incoming;
 pub mod placement;
 pub mod retry;
 
+pub use feed::{Feed, FeedCursor};
 pub use follow::Follower;
+
+/// The rules by which jobs are handed out.
+pub const CLAIM_RULES: ClaimRules =
+    ClaimRules { meets: placement::meets, turn: fair_share::next_turn };
+
+/// The rules by which attempts end.
+pub const END_RULES: EndRules =
+    EndRules { retry: retry::after_attempt, health: health::after_attempt };
 
 /// The times the scheduler goes by.
 #[derive(Clone, Copy, Debug)]
@@ -56,10 +69,12 @@ impl Default for Settings {
     }
 }
 
-/// The most jobs for which one pass of the reaper wakes workers, for each sandbox level.
+/// The most jobs for which one pass of the reaper wakes workers, for each class of requirements.
 const WAKES_MAX: u32 = 256;
 /// The most leases that one transaction of the reaper ends.
 const EXPIRED_MAX: u32 = 256;
+/// The most that falls due by the clock which one transaction of the reaper does.
+const DUE_MAX: u32 = 256;
 
 /// A token's last use is noted this exactly.
 const USED_EVERY: Duration = Duration::from_secs(60);
@@ -72,13 +87,22 @@ pub struct Scheduler {
     settings: Settings,
     waiting: Arc<dispatch::Waiting>,
     followers: Arc<follow::Followers>,
+    feed: Arc<Feed>,
 }
 
 impl Scheduler {
     /// A scheduler over a store.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, settings: Settings) -> Self {
-        Self { store, clock, settings, waiting: Arc::default(), followers: Arc::default() }
+        let feed = Arc::new(Feed::new(clock.now().as_millis().cast_unsigned()));
+        let (waiting, followers) = (Arc::default(), Arc::default());
+        Self { store, clock, settings, waiting, followers, feed }
+    }
+
+    /// What changes in the pool.
+    #[must_use]
+    pub fn feed(&self) -> Arc<Feed> {
+        Arc::clone(&self.feed)
     }
 
     /// The time by the coordinator's clock.
@@ -97,13 +121,22 @@ impl Scheduler {
         submitter: &Submitter,
     ) -> Result<Created, StoreError> {
         let job = incoming::new_job(request, submitter);
-        let min_sandbox = job.min_sandbox;
-        let created = self.store.create_job(job, self.now()).await?;
+        let created = self.tell(self.store.create_job(job, self.now()).await?);
         if created.new {
-            self.waiting.wake(min_sandbox);
             tracing::info!(job.id = %created.job.job_id, "job created");
         }
         Ok(created)
+    }
+
+    /// Accepts a new job that asks for what an ended one asked for.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Conflict`] for a job that has not ended, or the store's own.
+    pub async fn resubmit(&self, from: JobId, submitter: &Submitter) -> Result<Job, StoreError> {
+        let id = JobId::generate();
+        let made = self.store.resubmit(from, id, submitter.clone(), self.now()).await?;
+        tracing::info!(job.id = %id, from.id = %from, "job submitted again");
+        Ok(self.tell(made))
     }
 
     /// Gives the worker up to `max` jobs, waiting up to `wait` for the first one. Empty when none came.
@@ -118,16 +151,22 @@ impl Scheduler {
     ) -> Result<ClaimReply, StoreError> {
         let offer = Offer { worker, max: max.clamp(1, CLAIM_MAX) };
         let asked_at = Instant::now();
-        let Claimed { jobs, level } = self.try_claim(offer).await?;
+        let Claimed { jobs, capabilities, passed_on: _ } = self.try_claim(offer).await?;
         if !jobs.is_empty() || wait.is_zero() {
             return Ok(ClaimReply { jobs, waited_ms: 0 });
         }
         let until = asked_at + wait;
-        let mut place = self.waiting.enter(level);
+        let Some(capabilities) = capabilities else {
+            // Set aside: no job is for it. It asks again, so that it hears when that is over.
+            sleep_until(until).await;
+            return Ok(ClaimReply::default());
+        };
+        let mut place = self.waiting.enter(worker, capabilities);
         loop {
             // Once more now that the place is taken: no job can slip through in between.
             let waited_ms = millis(asked_at.elapsed());
-            let Claimed { jobs, .. } = self.try_claim(offer).await?;
+            let Claimed { jobs, passed_on, .. } = self.try_claim(offer).await?;
+            place.pass_on(&passed_on);
             if !jobs.is_empty() {
                 place.leave_served();
                 return Ok(ClaimReply { jobs, waited_ms });
@@ -144,14 +183,17 @@ impl Scheduler {
         let this = self.clone();
         tokio::spawn(async move {
             let claimed =
-                this.store.claim(offer, placement::meets, this.now(), this.settings.lease).await;
+                this.store.claim(offer, CLAIM_RULES, this.now(), this.settings.lease).await;
+            let claimed = claimed.map(|done| this.tell(done));
             if let Err(Ok(unheard)) = reply.send(claimed) {
                 this.unclaim(offer.worker, &unheard.jobs).await;
             }
         });
         let claimed = answer.await.map_err(|gone| StoreError::Unreachable(gone.into()))??;
         for job in &claimed.jobs {
-            self.followers.notify(job.job_id);
+            if let Some(input) = job.file_digest {
+                self.waiting.note_input(offer.worker, input);
+            }
             tracing::info!(
                 job.id = %job.job_id,
                 attempt.number = job.attempt,
@@ -167,8 +209,8 @@ impl Scheduler {
             return;
         }
         let keys: Vec<LeaseKey> = jobs.iter().map(Assignment::key).collect();
-        match self.store.unclaim(worker, keys, self.now(), retry::after_attempt).await {
-            Ok(ended) => self.announce(&ended),
+        match self.store.unclaim(worker, keys, self.now(), END_RULES).await {
+            Ok(ended) => log_given_up(&self.tell(ended)),
             // The leases run out by themselves.
             Err(error) => tracing::warn!(%error, "could not put unheard claims back"),
         }
@@ -185,15 +227,30 @@ impl Scheduler {
             reason: heartbeat.reason,
             running: heartbeat.running,
         };
-        let renewal = self
-            .store
-            .heartbeat(life, self.now(), self.settings.lease, retry::after_attempt)
-            .await?;
-        self.announce(&renewal.ended);
-        for job in renewal.resumed {
-            self.followers.notify(job);
-        }
-        Ok(HeartbeatReply { lost: renewal.lost, cancel: renewal.cancel })
+        let lease = self.settings.lease;
+        let renewal = self.tell(self.store.heartbeat(life, self.now(), lease, END_RULES).await?);
+        log_given_up(&renewal.ended);
+        Ok(HeartbeatReply { lost: renewal.lost, cancel: renewal.cancel, drain: renewal.drain })
+    }
+
+    /// Lets a worker end what runs and take nothing new, or take jobs again.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], or the store's own.
+    pub async fn drain_worker(&self, id: WorkerId, drain: bool) -> Result<Worker, StoreError> {
+        let worker = self.tell(self.store.set_draining(id, drain, self.now()).await?);
+        tracing::info!(worker.id = %id, drain, "worker drained or let go");
+        Ok(worker)
+    }
+
+    /// Lets a worker take jobs again that was set aside as sick.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], or the store's own.
+    pub async fn release_worker(&self, id: WorkerId) -> Result<Worker, StoreError> {
+        let worker = self.tell(self.store.release_worker(id, self.now()).await?);
+        tracing::info!(worker.id = %id, "worker released");
+        Ok(worker)
     }
 
     /// Enrols a worker or updates a known one. Whether the worker's own token was shown is the
@@ -209,8 +266,11 @@ impl Scheduler {
     ) -> Result<RegisterReply, StoreError> {
         let worker_id = request.worker_id;
         let grace = self.settings.heartbeat * 2;
+        for input in &request.cached_inputs {
+            self.waiting.note_input(worker_id, *input);
+        }
         let machine = incoming::machine(request);
-        self.store.register(worker_id, machine, enrolment, self.now(), grace).await?;
+        self.tell(self.store.register(worker_id, machine, enrolment, self.now(), grace).await?);
         tracing::info!(worker.id = %worker_id, "worker registered");
         Ok(RegisterReply {
             worker_id,
@@ -232,8 +292,9 @@ impl Scheduler {
     ) -> Result<AppendReply, StoreError> {
         let key = LeaseKey { job_id: query.job_id, attempt: query.attempt };
         let piece = OutputPiece { stream: query.stream, offset: query.offset, bytes };
+        let lease = self.settings.lease;
         let appended =
-            self.store.append_output(worker, key, piece, self.now(), self.settings.lease).await?;
+            self.tell(self.store.append_output(worker, key, piece, self.now(), lease).await?);
         self.followers.notify(key.job_id);
         Ok(AppendReply { next_offset: appended.next_offset, cancel: appended.cancel })
     }
@@ -265,12 +326,8 @@ impl Scheduler {
 
     async fn finish(&self, report: Report) -> Result<ResultReply, StoreError> {
         let (key, worker, ending) = (report.key, report.worker, report.ending);
-        let recorded = self.store.finish(report, self.now(), retry::after_attempt).await?;
+        let recorded = self.tell(self.store.finish(report, self.now(), END_RULES).await?);
         if recorded.new {
-            self.followers.notify(key.job_id);
-            if recorded.state == JobState::Pending {
-                self.waiting.wake(recorded.min_sandbox);
-            }
             tracing::info!(
                 job.id = %key.job_id,
                 attempt.number = key.attempt,
@@ -289,10 +346,28 @@ impl Scheduler {
     /// [`StoreError::Conflict`] for a job that ended otherwise, [`StoreError::NotFound`], or the
     /// store's own.
     pub async fn cancel(&self, job: JobId) -> Result<Job, StoreError> {
-        let cancelled = self.store.cancel(job, self.now()).await?;
-        self.followers.notify(job);
+        let cancelled = self.tell(self.store.cancel(job, self.now()).await?);
         tracing::info!(job.id = %job, job.state = cancelled.status.name(), "job cancelled");
         Ok(cancelled)
+    }
+
+    /// Stops a waiting job from being claimed, or lets it be claimed again.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] for a job that runs or has ended, [`StoreError::NotFound`], or the store's own.
+    pub async fn set_held(&self, job: JobId, held: bool) -> Result<Job, StoreError> {
+        let changed = self.tell(self.store.set_held(job, held).await?);
+        tracing::info!(job.id = %job, held, "job held or released");
+        Ok(changed)
+    }
+
+    /// Why a job waits.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], or the store's own.
+    pub async fn explain(&self, job: JobId) -> Result<Explanation, StoreError> {
+        let now = self.now();
+        Ok(explain::explain(&self.store.wait_facts(job, now).await?, now))
     }
 
     /// Records a blob that is durable in the blob store.
@@ -345,43 +420,49 @@ impl Scheduler {
     pub async fn reap(&self) -> Result<(), StoreError> {
         let now = self.now();
         loop {
-            let ended = self.store.expire(now, EXPIRED_MAX, retry::after_attempt).await?;
-            self.announce(&ended);
+            let ended = self.tell(self.store.expire(now, EXPIRED_MAX, END_RULES).await?);
+            log_given_up(&ended);
             if ended.len() < EXPIRED_MAX as usize {
                 break;
             }
         }
-        for worker in self.store.mark_silent(now).await? {
+        while self.tell(self.store.tick(now, DUE_MAX).await?) {}
+        for worker in self.tell(self.store.mark_silent(now).await?) {
             tracing::warn!(worker.id = %worker, "worker fell silent");
         }
         if self.waiting.len() == 0 {
             return Ok(());
         }
-        for (min_sandbox, count) in self.store.claimable(now, WAKES_MAX).await? {
-            for _ in 0..count {
-                if !self.waiting.wake(min_sandbox) {
-                    break;
-                }
-            }
+        for job in self.store.claimable(WAKES_MAX).await? {
+            self.waiting.wake(&job);
         }
         Ok(())
     }
 
-    /// Tells whoever waits about attempts that the coordinator ended by itself.
-    fn announce(&self, ended: &[EndedAttempt]) {
-        for attempt in ended {
-            self.followers.notify(attempt.key.job_id);
-            if matches!(attempt.next, NextStep::Requeue { .. }) {
-                self.waiting.wake(attempt.min_sandbox);
-            }
-            tracing::info!(
-                job.id = %attempt.key.job_id,
-                attempt.number = attempt.key.attempt,
-                worker.id = %attempt.worker,
-                job.state = attempt.next.state().name(),
-                "attempt given up"
-            );
+    /// Tells whoever waits what a write changed, and gives what it gave.
+    fn tell<T>(&self, done: Done<T>) -> T {
+        let Done { value, changes } = done;
+        let Changes { jobs, ready, workers: _ } = &changes;
+        for change in jobs {
+            self.followers.notify(change.job);
         }
+        for job in ready {
+            self.waiting.wake(job);
+        }
+        self.feed.tell(&changes);
+        value
+    }
+}
+
+fn log_given_up(ended: &[EndedAttempt]) {
+    for attempt in ended {
+        tracing::info!(
+            job.id = %attempt.key.job_id,
+            attempt.number = attempt.key.attempt,
+            worker.id = %attempt.worker,
+            job.state = attempt.next.state().name(),
+            "attempt given up"
+        );
     }
 }
 

@@ -21,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Scheduler, Settings};
 use crate::{
-    model::Submitter,
     reaper,
     store::{
         self, StoreError,
@@ -68,9 +67,9 @@ impl Pool {
     }
 
     async fn submit(&self, min_sandbox: SandboxLevel) -> JobId {
-        let request = CreateJob { command: "make".to_owned(), min_sandbox, ..CreateJob::default() };
-        let submitter =
-            Submitter { token_id: lull_shared::ids::TokenId::generate(), name: "ann".to_owned() };
+        let mut request = CreateJob { command: "make".to_owned(), ..CreateJob::default() };
+        request.requirements.min_sandbox = min_sandbox;
+        let submitter = conformance::a_user("ann");
         self.scheduler.create_job(request, &submitter).await.unwrap().job.job_id
     }
 

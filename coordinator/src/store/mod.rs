@@ -20,13 +20,13 @@ use lull_shared::{
     jobs::{Job, JobFilter, JobList, LeaseKey},
     output::Stream,
     time::Timestamp,
-    workers::{SandboxLevel, Worker},
+    workers::Worker,
 };
 
 use crate::model::{
-    ApiToken, Appended, Claimed, Created, EndedAttempt, Enrolment, JobEvent, JoinCodeRecord,
-    Machine, NewJob, Offer, OutputCursor, OutputPage, OutputPiece, PlacementRule, Recorded,
-    Renewal, Report, RetryRule, SignOfLife,
+    ApiToken, Appended, ClaimRules, Claimed, Created, Done, EndRules, EndedAttempt, Enrolment,
+    JobEvent, JoinCodeRecord, Machine, NewJob, Offer, OutputCursor, OutputPage, OutputPiece,
+    ReadyJob, Recorded, Renewal, Report, SignOfLife, Submitter, WaitFacts,
 };
 
 pub mod lock;
@@ -166,28 +166,37 @@ pub trait StoreRead: Send + Sync {
         from: u64,
     ) -> Result<OutputPage, StoreError>;
 
-    /// How many jobs could be claimed now, for each sandbox level they ask for, up to `limit` each.
-    async fn claimable(
-        &self,
-        now: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<(SandboxLevel, u32)>, StoreError>;
+    /// What could be claimed now: for each class of requirements the number of jobs, up to `limit` each.
+    async fn claimable(&self, limit: u32) -> Result<Vec<ReadyJob>, StoreError>;
+
+    /// All there is to know of a job that waits, read at one moment.
+    async fn wait_facts(&self, job: JobId, now: Timestamp) -> Result<WaitFacts, StoreError>;
 }
 
-/// Writes, held by the scheduler alone.
+/// Writes, held by the scheduler alone. Each tells what it changed, for those who wait for it.
 #[async_trait]
 pub trait Store: StoreRead {
     /// Accepts a job, or finds the one that the same submission made before.
-    async fn create_job(&self, job: NewJob, now: Timestamp) -> Result<Created, StoreError>;
+    async fn create_job(&self, job: NewJob, now: Timestamp) -> Result<Done<Created>, StoreError>;
 
-    /// Starts the next attempt of the best jobs the worker can run, best first.
+    /// Makes a new job that asks for what an ended one asked for.
+    async fn resubmit(
+        &self,
+        from: JobId,
+        id: JobId,
+        submitter: Submitter,
+        now: Timestamp,
+    ) -> Result<Done<Job>, StoreError>;
+
+    /// Starts the next attempt of the best jobs the worker can run, best first. A worker that is drained or sick gets
+    /// nothing, and none a job that failed on it while another one could take it.
     async fn claim(
         &self,
         offer: Offer,
-        rule: PlacementRule,
+        rules: ClaimRules,
         now: Timestamp,
         lease: Duration,
-    ) -> Result<Claimed, StoreError>;
+    ) -> Result<Done<Claimed>, StoreError>;
 
     /// Puts claimed jobs back whose worker never heard of the claim.
     async fn unclaim(
@@ -195,8 +204,8 @@ pub trait Store: StoreRead {
         worker: WorkerId,
         keys: Vec<LeaseKey>,
         now: Timestamp,
-        rule: RetryRule,
-    ) -> Result<Vec<EndedAttempt>, StoreError>;
+        rules: EndRules,
+    ) -> Result<Done<Vec<EndedAttempt>>, StoreError>;
 
     /// Notes a worker's state and renews the leases it names. A worker that says goodbye gives back
     /// what it does not name.
@@ -205,8 +214,8 @@ pub trait Store: StoreRead {
         life: SignOfLife,
         now: Timestamp,
         lease: Duration,
-        rule: RetryRule,
-    ) -> Result<Renewal, StoreError>;
+        rules: EndRules,
+    ) -> Result<Done<Renewal>, StoreError>;
 
     /// Enrols a worker or updates a known one. Attempts it held before are given `grace` to be named
     /// in a heartbeat: a worker that registers has just started.
@@ -217,7 +226,22 @@ pub trait Store: StoreRead {
         enrolment: Enrolment,
         now: Timestamp,
         grace: Duration,
-    ) -> Result<(), StoreError>;
+    ) -> Result<Done<()>, StoreError>;
+
+    /// Lets a worker end what runs and take nothing new, or take jobs again.
+    async fn set_draining(
+        &self,
+        worker: WorkerId,
+        draining: bool,
+        now: Timestamp,
+    ) -> Result<Done<Worker>, StoreError>;
+
+    /// Lets a worker take jobs again that was set aside.
+    async fn release_worker(
+        &self,
+        worker: WorkerId,
+        now: Timestamp,
+    ) -> Result<Done<Worker>, StoreError>;
 
     /// Appends to a stream. Bytes that are stored already are skipped.
     async fn append_output(
@@ -227,29 +251,36 @@ pub trait Store: StoreRead {
         piece: OutputPiece,
         now: Timestamp,
         lease: Duration,
-    ) -> Result<Appended, StoreError>;
+    ) -> Result<Done<Appended>, StoreError>;
 
     /// Ends an attempt as its worker reports it. The same report again gets the same reply.
     async fn finish(
         &self,
         report: Report,
         now: Timestamp,
-        rule: RetryRule,
-    ) -> Result<Recorded, StoreError>;
+        rules: EndRules,
+    ) -> Result<Done<Recorded>, StoreError>;
 
-    /// Cancels a job: at once while it waits, by asking its worker while it runs.
-    async fn cancel(&self, job: JobId, now: Timestamp) -> Result<Job, StoreError>;
+    /// Cancels a job or a whole array: at once what waits, by asking its worker what runs.
+    async fn cancel(&self, job: JobId, now: Timestamp) -> Result<Done<Job>, StoreError>;
+
+    /// Stops a waiting job from being claimed, or lets it be claimed again.
+    async fn set_held(&self, job: JobId, held: bool) -> Result<Done<Job>, StoreError>;
 
     /// Ends attempts whose lease ran out, oldest first.
     async fn expire(
         &self,
         now: Timestamp,
         limit: u32,
-        rule: RetryRule,
-    ) -> Result<Vec<EndedAttempt>, StoreError>;
+        rules: EndRules,
+    ) -> Result<Done<Vec<EndedAttempt>>, StoreError>;
+
+    /// Does what falls due by the clock alone, up to about `limit` of it: ends pauses, fails what waited too long,
+    /// tells those who wait for ended jobs. Gives whether there may be more.
+    async fn tick(&self, now: Timestamp, limit: u32) -> Result<Done<bool>, StoreError>;
 
     /// Marks workers offline that have been silent for [`OFFLINE_AFTER`], and tells which.
-    async fn mark_silent(&self, now: Timestamp) -> Result<Vec<WorkerId>, StoreError>;
+    async fn mark_silent(&self, now: Timestamp) -> Result<Done<Vec<WorkerId>>, StoreError>;
 
     /// Records a blob that is durable in the blob store.
     async fn record_blob(

@@ -45,7 +45,10 @@ async fn x4_absurd_sizes_are_refused_and_the_field_is_named() {
         (json!({"command": "true", "outputs": ["../*"]}), "outputs[0]"),
         (json!({"command": "true", "outputs": ["/etc/passwd"]}), "outputs[0]"),
         (json!({"command": "true", "outputs": [7]}), "outputs[0]"),
-        (json!({"command": "true", "minSandbox": "none"}), "minSandbox"),
+        (
+            json!({"command": "true", "requirements": {"minSandbox": "none"}}),
+            "requirements.minSandbox",
+        ),
         (json!({"command": "true", "surprise": 1}), "surprise"),
     ] {
         let refused = submit_json(&coordinator, &job).await;
@@ -53,14 +56,14 @@ async fn x4_absurd_sizes_are_refused_and_the_field_is_named() {
         let detail = refused.detail.unwrap_or_default();
         assert!(detail.starts_with(field), "{field}: {detail}");
     }
-    let huge = json!({"command": "x".repeat(3 << 20)});
+    let huge = json!({"command": "x".repeat(11 << 20)});
     assert_eq!(submit_json(&coordinator, &huge).await.kind, ProblemKind::TooLarge);
     assert_eq!(jobs(&coordinator).await, 0);
     coordinator.stop().await;
 }
 
 #[tokio::test]
-async fn the_same_key_gives_the_same_job_and_never_another() {
+async fn s4_the_same_key_gives_the_same_job_and_never_another() {
     let coordinator = TestCoordinator::start().await;
     let client = coordinator.client(Role::Submitter).await;
     let job = CreateJob {
@@ -72,7 +75,7 @@ async fn the_same_key_gives_the_same_job_and_never_another() {
     let second = client.create_job(&job).await.unwrap();
     assert_eq!(first.job_id, second.job_id);
     let other = CreateJob { command: "false".to_owned(), ..job };
-    assert_eq!(client.create_job(&other).await.unwrap_err().kind(), ProblemKind::Conflict);
+    assert_eq!(client.create_job(&other).await.unwrap_err().kind(), ProblemKind::KeyReused);
     assert_eq!(jobs(&coordinator).await, 1);
 }
 

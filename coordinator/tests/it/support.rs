@@ -101,6 +101,7 @@ impl TestCoordinator {
         let token = BearerToken::generate_api();
         let BearerToken::Api(id, secret) = &token else { panic!("an API token") };
         let record = model::ApiToken {
+            weight: 1,
             id: *id,
             name: role.name().to_owned(),
             role,
@@ -199,6 +200,9 @@ pub(crate) fn machine(
         version: "0.1.0".to_owned(),
         slots: 2,
         sandbox_level: SandboxLevel::L3,
+        labels: std::collections::BTreeSet::new(),
+        network: lull_shared::jobs::Network::None,
+        cached_inputs: Vec::new(),
     }
 }
 

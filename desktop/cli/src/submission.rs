@@ -8,7 +8,7 @@ use lull_shared::{
     archive,
     client::{Client, hash_file},
     ids::Digest,
-    jobs::{CreateJob, Job, OnWorkerLost},
+    jobs::{CreateJob, Job, OnWorkerLost, Requirements},
     workers::SandboxLevel,
 };
 
@@ -113,11 +113,14 @@ impl Submission {
             name: self.name.clone(),
             env,
             outputs: self.outputs.clone(),
-            min_sandbox: match self.min_sandbox {
-                Level::L0 => SandboxLevel::L0,
-                Level::L1 => SandboxLevel::L1,
-                Level::L2 => SandboxLevel::L2,
-                Level::L3 => SandboxLevel::L3,
+            requirements: Requirements {
+                min_sandbox: match self.min_sandbox {
+                    Level::L0 => SandboxLevel::L0,
+                    Level::L1 => SandboxLevel::L1,
+                    Level::L2 => SandboxLevel::L2,
+                    Level::L3 => SandboxLevel::L3,
+                },
+                ..Requirements::default()
             },
             on_worker_lost: match self.on_worker_lost {
                 Lost::Retry => OnWorkerLost::Retry,

@@ -161,6 +161,7 @@ pub(crate) const fn verdict(error: &ClientError) -> Verdict {
             | ProblemKind::Unknown => Verdict::Later,
             ProblemKind::Invalid
             | ProblemKind::MethodNotAllowed
+            | ProblemKind::KeyReused
             | ProblemKind::OffsetMismatch
             | ProblemKind::TooLarge
             | ProblemKind::ArchiveRefused

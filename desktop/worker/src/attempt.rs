@@ -389,7 +389,7 @@ impl Tools {
                 self.note_end(report.key, ending, Some(*exit_code), error_message.clone());
             }
             End::Failed { kind, message } => {
-                self.note_end(report.key, ending_of(*kind), None, Some(message.clone()));
+                self.note_end(report.key, kind.ending(), None, Some(message.clone()));
             }
         }
     }
@@ -414,23 +414,6 @@ impl Tools {
             );
         }
         self.history.ended(key, Ended { at, ending, exit_code, error_message });
-    }
-}
-
-const fn ending_of(kind: FailureKind) -> AttemptEnding {
-    match kind {
-        FailureKind::WorkerStopping | FailureKind::OwnerReturned | FailureKind::WorkerRestarted => {
-            AttemptEnding::GivenBack
-        }
-        FailureKind::Cancelled => AttemptEnding::Cancelled,
-        FailureKind::InputRefused | FailureKind::OutputsRefused | FailureKind::ExecFailed => {
-            AttemptEnding::Refused
-        }
-        FailureKind::SandboxUnavailable
-        | FailureKind::InputUnavailable
-        | FailureKind::DiskFull
-        | FailureKind::Internal
-        | FailureKind::Unknown => AttemptEnding::CouldNotRun,
     }
 }
 

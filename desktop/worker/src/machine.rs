@@ -148,6 +148,9 @@ pub fn describe(worker_id: WorkerId, slots: u32, sandbox_level: SandboxLevel) ->
         version: env!("CARGO_PKG_VERSION").to_owned(),
         slots,
         sandbox_level,
+        labels: std::collections::BTreeSet::new(),
+        network: lull_shared::jobs::Network::None,
+        cached_inputs: Vec::new(),
     }
 }
 

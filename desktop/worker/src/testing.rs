@@ -329,6 +329,12 @@ pub(crate) fn job(command: &str) -> Assignment {
         outputs: Vec::new(),
         min_sandbox: SandboxLevel::L2,
         submitted_by: "ana".to_owned(),
+        argv: Vec::new(),
+        shell: None,
+        on_error: lull_shared::jobs::OnError::Stop,
+        timeout_secs: None,
+        network: lull_shared::jobs::Network::None,
+        on_owner_return: lull_shared::jobs::OnOwnerReturn::Pause,
     }
 }
 

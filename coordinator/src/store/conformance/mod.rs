@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use lull_shared::{
     credentials::{BearerToken, JoinCode, SecretHash, SpkiPin},
     ids::{JobId, TokenId, WorkerId},
-    jobs::{Assignment, AttemptEnding, LeaseKey, OnWorkerLost},
+    jobs::{Assignment, AttemptEnding, CreateJob, JobState, LeaseKey, Network},
     output::Stream,
     time::Timestamp,
     workers::{SandboxLevel, WorkerState},
@@ -18,12 +18,15 @@ use crate::{
         EndedAttempt, Enrolment, Idempotency, JoinCodeRecord, Machine, NewJob, Offer, OutputPiece,
         Recorded, Report, SignOfLife, Submitter,
     },
-    scheduler::{placement, retry},
+    scheduler::{CLAIM_RULES, END_RULES},
 };
 
+pub(crate) mod arrays;
 pub(crate) mod lives;
+pub(crate) mod order;
 pub(crate) mod output;
 pub(crate) mod registry;
+pub(crate) mod terms;
 
 macro_rules! conformance_suite {
     (@cases $open:path; $($noun:ident { $($case:ident)+ })+) => {
@@ -73,6 +76,51 @@ macro_rules! conformance_suite {
                 an_artifact_that_was_not_uploaded_is_refused
                 claimable_jobs_are_counted_for_each_level
             }
+            terms {
+                a_failed_command_is_tried_again_as_often_as_asked_for
+                a_lost_worker_spends_no_retry
+                a_job_that_waited_too_long_fails
+                a_job_that_began_in_time_is_not_failed_for_waiting_later
+                a_held_job_waits_until_it_is_released
+                a_running_job_cannot_be_held
+                a_job_runs_after_those_it_waits_for
+                a_job_fails_when_one_it_waits_for_does
+                a_chain_of_waiting_jobs_fails_link_by_link
+                a_job_after_ended_ones_starts_or_fails_at_once
+                a_job_after_an_unknown_one_is_refused
+                many_waiting_jobs_are_told_in_steps
+                an_ended_job_is_submitted_again
+                a_job_that_has_not_ended_is_not_submitted_again
+                every_change_is_told
+            }
+            order {
+                a_higher_priority_goes_first
+                users_take_turns_whatever_they_have_waiting
+                a_weight_gives_more_turns
+                a_worker_gets_only_what_it_meets
+                jobs_nobody_can_run_hide_nothing
+                a_worker_is_not_given_again_what_it_failed_while_another_can
+                a_worker_gets_back_what_it_failed_when_no_other_can
+                a_worker_failing_three_users_in_a_row_is_set_aside
+                a_sick_worker_is_released_by_a_person_or_a_restart
+                a_drained_worker_ends_what_it_runs_and_gets_nothing
+                what_is_known_of_a_waiting_job
+            }
+            arrays {
+                an_array_hands_out_its_jobs_one_by_one
+                a_job_of_an_array_finds_its_number_and_item
+                an_array_ends_with_its_last_job
+                a_failed_job_fails_its_array
+                a_cancelled_array_hands_out_nothing_more
+                an_array_is_held_and_released
+                an_array_shares_turns_with_others
+                a_job_waits_for_a_whole_array
+                an_array_is_listed_as_one
+                a_huge_array_is_accepted_and_cancelled_at_once
+                a_job_of_an_array_is_tried_again_and_counted_once
+                an_array_is_submitted_again
+                a_late_array_fails_what_was_not_begun
+            }
             output {
                 output_is_kept_as_it_came
                 bytes_that_are_stored_already_are_skipped
@@ -117,31 +165,46 @@ pub(crate) const fn at(secs: i64) -> Timestamp {
 }
 
 pub(crate) fn a_job() -> NewJob {
+    a_job_with(|_| {})
+}
+
+/// A job of a user of its own that asks for something special.
+pub(crate) fn a_job_with(ask: impl FnOnce(&mut CreateJob)) -> NewJob {
+    let mut request = CreateJob {
+        command: "make\nmake test".to_owned(),
+        env: [("LEVEL".to_owned(), "9".to_owned())].into(),
+        outputs: vec!["out/**".to_owned()],
+        ..CreateJob::default()
+    };
+    ask(&mut request);
     NewJob {
         id: JobId::generate(),
         name: "make".to_owned(),
-        command: "make\nmake test".to_owned(),
-        file_digest: None,
-        filename: None,
-        env: [("LEVEL".to_owned(), "9".to_owned())].into(),
-        outputs: vec!["out/**".to_owned()],
-        min_sandbox: SandboxLevel::L2,
-        on_worker_lost: OnWorkerLost::Retry,
-        submitter: Submitter { token_id: TokenId::generate(), name: "ann".to_owned() },
+        request,
+        submitter: a_user("ann"),
         idempotency: None,
     }
+}
+
+pub(crate) fn a_user(name: &str) -> Submitter {
+    Submitter { token_id: TokenId::generate(), name: name.to_owned(), weight: 1 }
+}
+
+/// A job that asks for this much isolation.
+pub(crate) fn isolated(level: SandboxLevel) -> NewJob {
+    a_job_with(|request| request.requirements.min_sandbox = level)
 }
 
 pub(crate) fn with_key(key: &str, body: u8, token_id: TokenId) -> NewJob {
     NewJob {
         idempotency: Some(Idempotency { key: key.to_owned(), body_hash: [body; 32] }),
-        submitter: Submitter { token_id, name: "ann".to_owned() },
+        submitter: Submitter { token_id, ..a_user("ann") },
         ..a_job()
     }
 }
 
 pub(crate) async fn submit(store: &Shared, job: NewJob) -> JobId {
-    store.create_job(job, at(0)).await.unwrap().job.job_id
+    store.create_job(job, at(0)).await.unwrap().value.job.job_id
 }
 
 pub(crate) fn machine(hostname: &str, sandbox_level: SandboxLevel) -> Machine {
@@ -154,6 +217,8 @@ pub(crate) fn machine(hostname: &str, sandbox_level: SandboxLevel) -> Machine {
         version: "0.1.0".to_owned(),
         slots: 2,
         sandbox_level,
+        labels: ["blender".to_owned()].into(),
+        network: Network::None,
     }
 }
 
@@ -201,7 +266,7 @@ pub(crate) async fn claim(
     max: u32,
     now: Timestamp,
 ) -> Vec<Assignment> {
-    store.claim(Offer { worker, max }, placement::meets, now, LEASE).await.unwrap().jobs
+    store.claim(Offer { worker, max }, CLAIM_RULES, now, LEASE).await.unwrap().value.jobs
 }
 
 /// Claims the one job that there is to claim.
@@ -214,7 +279,8 @@ pub(crate) fn report(worker: WorkerId, key: LeaseKey, ending: AttemptEnding) -> 
     let exit_code = match ending {
         AttemptEnding::Succeeded => Some(0),
         AttemptEnding::CommandFailed => Some(3),
-        AttemptEnding::Refused
+        AttemptEnding::TimedOut
+        | AttemptEnding::Refused
         | AttemptEnding::CouldNotRun
         | AttemptEnding::GivenBack
         | AttemptEnding::WorkerLost
@@ -239,11 +305,11 @@ pub(crate) async fn finish(
     ending: AttemptEnding,
     now: Timestamp,
 ) -> Result<Recorded, StoreError> {
-    store.finish(report(worker, key, ending), now, retry::after_attempt).await
+    store.finish(report(worker, key, ending), now, END_RULES).await.map(|done| done.value)
 }
 
 pub(crate) async fn expire(store: &Shared, now: Timestamp) -> Vec<EndedAttempt> {
-    store.expire(now, 100, retry::after_attempt).await.unwrap()
+    store.expire(now, 100, END_RULES).await.unwrap().value
 }
 
 pub(crate) async fn append(
@@ -255,7 +321,29 @@ pub(crate) async fn append(
     bytes: &[u8],
 ) -> Result<u64, StoreError> {
     let piece = OutputPiece { stream, offset, bytes: bytes.to_vec().into() };
-    store.append_output(worker, key, piece, at(1), LEASE).await.map(|stored| stored.next_offset)
+    let stored = store.append_output(worker, key, piece, at(1), LEASE).await?;
+    Ok(stored.value.next_offset)
+}
+
+/// Does what falls due by the clock alone.
+pub(crate) async fn tick(store: &Shared, now: Timestamp) {
+    while store.tick(now, 100).await.unwrap().value {}
+}
+
+/// Claims a job and ends it.
+pub(crate) async fn run_one(
+    store: &Shared,
+    worker: WorkerId,
+    ending: AttemptEnding,
+    now: Timestamp,
+) -> JobId {
+    let key = claim_one(store, worker, now).await;
+    finish(store, worker, key, ending, now).await.unwrap();
+    key.job_id
+}
+
+pub(crate) async fn state_of(store: &Shared, job: JobId) -> JobState {
+    store.job(job).await.unwrap().status
 }
 
 pub(crate) fn alive(worker: WorkerId, running: &[LeaseKey]) -> SignOfLife {

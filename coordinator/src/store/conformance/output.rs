@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     model::{JobEvent, OutputCursor, OutputPiece},
-    scheduler::retry,
+    scheduler::END_RULES,
     store::{HEAD_BYTES, SHOWN_BYTES, StoreError, TAIL_BYTES},
 };
 
@@ -180,7 +180,7 @@ pub(crate) async fn the_last_output_comes_with_the_result(store: &Shared) {
         OutputPiece { stream: Stderr, offset: 0, bytes: "!".into() },
     ];
 
-    store.finish(done, at(2), retry::after_attempt).await.unwrap();
+    store.finish(done, at(2), END_RULES).await.unwrap();
 
     let job = store.job(id).await.unwrap();
     assert_eq!((job.stdout.as_deref(), job.stderr.as_deref()), (Some("hello"), Some("!")));
@@ -194,7 +194,7 @@ pub(crate) async fn a_result_whose_output_has_a_gap_changes_nothing(store: &Shar
         OutputPiece { stream: Stdout, offset: 7, bytes: "gap".into() },
     ];
 
-    let refused = store.finish(done, at(2), retry::after_attempt).await;
+    let refused = store.finish(done, at(2), END_RULES).await;
 
     assert!(matches!(refused, Err(StoreError::OffsetMismatch { next: 0 })), "{refused:?}");
     let job = store.job(id).await.unwrap();

@@ -8,12 +8,12 @@ use lull_shared::{
 };
 
 use super::{
-    LEASE, Shared, a_job, a_join_code, a_secret, a_worker, alive, at, claim, claim_one, expire,
-    finish, join_with, machine, submit, two_workers,
+    LEASE, Shared, a_job, a_job_with, a_join_code, a_secret, a_worker, alive, at, claim, claim_one,
+    expire, finish, join_with, machine, submit, two_workers,
 };
 use crate::{
-    model::{ApiToken, Enrolment, NewJob, SignOfLife},
-    scheduler::retry,
+    model::{ApiToken, Enrolment, SignOfLife},
+    scheduler::END_RULES,
     store::StoreError,
 };
 
@@ -96,10 +96,10 @@ pub(crate) async fn a_silent_worker_is_offline(store: &Shared) {
     assert_eq!(state(at(30)).await, WorkerState::Ready);
     assert_eq!(state(at(31)).await, WorkerState::Offline);
 
-    assert_eq!(store.mark_silent(at(30)).await.unwrap(), []);
-    assert_eq!(store.mark_silent(at(31)).await.unwrap(), [worker]);
-    assert_eq!(store.mark_silent(at(32)).await.unwrap(), []);
-    store.heartbeat(alive(worker, &[]), at(40), LEASE, retry::after_attempt).await.unwrap();
+    assert_eq!(store.mark_silent(at(30)).await.unwrap().value, []);
+    assert_eq!(store.mark_silent(at(31)).await.unwrap().value, [worker]);
+    assert_eq!(store.mark_silent(at(32)).await.unwrap().value, []);
+    store.heartbeat(alive(worker, &[]), at(40), LEASE, END_RULES).await.unwrap();
     assert_eq!(state(at(41)).await, WorkerState::Working);
 }
 
@@ -111,7 +111,7 @@ pub(crate) async fn a_heartbeat_tells_how_the_worker_is(store: &Shared) {
         reason: Some(SuspendReason::OwnerActive),
         running: vec![],
     };
-    store.heartbeat(life, at(5), LEASE, retry::after_attempt).await.unwrap();
+    store.heartbeat(life, at(5), LEASE, END_RULES).await.unwrap();
 
     let shown = store.workers(at(6)).await.unwrap().remove(0);
 
@@ -120,7 +120,7 @@ pub(crate) async fn a_heartbeat_tells_how_the_worker_is(store: &Shared) {
     assert_eq!(shown.last_heartbeat, at(5));
     assert_eq!((shown.hostname.as_str(), shown.memory_bytes, shown.slots), ("pc", 16 << 30, 2));
     let unknown = alive(WorkerId::generate(), &[]);
-    let refused = store.heartbeat(unknown, at(5), LEASE, retry::after_attempt).await;
+    let refused = store.heartbeat(unknown, at(5), LEASE, END_RULES).await;
     assert!(matches!(refused, Err(StoreError::NotFound("worker"))), "{refused:?}");
 }
 
@@ -131,10 +131,9 @@ pub(crate) async fn a_heartbeat_renews_what_it_names(store: &Shared) {
     let named = claim_one(store, worker, at(0)).await;
     let unnamed = claim_one(store, worker, at(0)).await;
 
-    let renewal =
-        store.heartbeat(alive(worker, &[named]), at(30), LEASE, retry::after_attempt).await;
+    let renewal = store.heartbeat(alive(worker, &[named]), at(30), LEASE, END_RULES).await;
 
-    assert_eq!(renewal.unwrap(), crate::model::Renewal::default());
+    assert_eq!(renewal.unwrap().value, crate::model::Renewal::default());
     let keys = |ended: Vec<crate::model::EndedAttempt>| -> Vec<_> {
         ended.into_iter().map(|attempt| attempt.key).collect()
     };
@@ -150,7 +149,7 @@ pub(crate) async fn a_worker_that_says_goodbye_gives_its_jobs_back(store: &Share
     let left = claim_one(store, one, at(0)).await;
 
     let goodbye = SignOfLife { state: WorkerState::Offline, ..alive(one, &[to_report]) };
-    let renewal = store.heartbeat(goodbye, at(5), LEASE, retry::after_attempt).await.unwrap();
+    let renewal = store.heartbeat(goodbye, at(5), LEASE, END_RULES).await.unwrap().value;
 
     assert_eq!(renewal.ended.len(), 1);
     assert_eq!(renewal.ended[0].key, left);
@@ -169,7 +168,7 @@ pub(crate) async fn a_worker_that_starts_anew_keeps_only_what_it_names(store: &S
 
     let machine = machine("pc", SandboxLevel::L3);
     store.register(worker, machine, Enrolment::Known, at(10), grace).await.unwrap();
-    store.heartbeat(alive(worker, &[spooled]), at(11), LEASE, retry::after_attempt).await.unwrap();
+    store.heartbeat(alive(worker, &[spooled]), at(11), LEASE, END_RULES).await.unwrap();
 
     let ended = expire(store, at(30)).await;
     assert_eq!((ended.len(), ended[0].key), (1, forgotten));
@@ -179,7 +178,7 @@ pub(crate) async fn a_worker_reads_the_file_of_the_job_it_runs_only(store: &Shar
     let (one, two) = two_workers(store).await;
     let digest = Digest::of(b"zip");
     store.record_blob(digest, 3, at(0)).await.unwrap();
-    submit(store, NewJob { file_digest: Some(digest), ..a_job() }).await;
+    submit(store, a_job_with(|request| request.file_digest = Some(digest))).await;
     assert!(!store.may_read_blob(one, digest).await.unwrap());
 
     let key = claim_one(store, one, at(1)).await;
@@ -195,6 +194,7 @@ pub(crate) async fn a_token_is_found_by_its_id(store: &Shared) {
     let bearer = BearerToken::generate_api();
     let id = TokenId::generate();
     let token = ApiToken {
+        weight: 3,
         id,
         name: "ann".to_owned(),
         role: Role::Submitter,

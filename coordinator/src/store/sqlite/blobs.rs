@@ -17,8 +17,8 @@ pub(super) fn record(
 ) -> Result<(), StoreError> {
     connection
         .prepare_cached(
-            "insert into blobs (digest, size_bytes, created_at) values (?1, ?2, ?3)
-             on conflict (digest) do nothing",
+            "insert into blobs (digest, size_bytes, used_at) values (?1, ?2, ?3)
+             on conflict (digest) do update set used_at = excluded.used_at",
         )?
         .execute(params![Col(digest), size_bytes, Col(now)])?;
     Ok(())
@@ -30,6 +30,18 @@ pub(super) fn size(connection: &Connection, digest: Digest) -> Result<Option<u64
         .query_row([Col(digest)], |row| row.get(0))
         .optional()?;
     Ok(size)
+}
+
+/// Notes that a blob is of use now, so that it is kept from now on as long as a new one.
+pub(super) fn touch(
+    connection: &Connection,
+    digest: Digest,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("update blobs set used_at = max(used_at, ?2) where digest = ?1")?
+        .execute((Col(digest), Col(now)))?;
+    Ok(())
 }
 
 /// Fails for a blob that is not recorded.
@@ -44,8 +56,9 @@ pub(super) fn may_read(
 ) -> Result<bool, StoreError> {
     let holds = connection
         .prepare_cached(
-            "select exists (select 1 from jobs indexed by jobs_held
-              where worker_id = ?1 and state = 'running' and file_digest = ?2)",
+            "select exists (select 1 from jobs indexed by jobs_held join specs on specs.id = jobs.spec_id
+              where worker_id = ?1 and lease_expires_at is not null and state = 'running'
+                and file_digest = ?2)",
         )?
         .query_row((Col(worker), Col(digest)), |row| row.get(0))?;
     Ok(holds)

@@ -28,14 +28,15 @@ pub(super) fn worker_secret(
 pub(super) fn add_token(connection: &Connection, token: &ApiToken) -> Result<(), StoreError> {
     connection
         .prepare_cached(
-            "insert into tokens (id, secret_hash, name, role, created_at, expires_at)
-             values (?1, ?2, ?3, ?4, ?5, ?6)",
+            "insert into tokens (id, secret_hash, name, role, weight, created_at, expires_at)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
         .execute(params![
             Col(token.id),
             token.secret.as_bytes(),
             token.name,
             token.role.name(),
+            token.weight,
             Col(token.created_at),
             token.expires_at.map(Col),
         ])?;
@@ -50,6 +51,7 @@ pub(super) fn token(connection: &Connection, id: TokenId) -> Result<Option<ApiTo
                 id: row.col("id")?,
                 name: row.get("name")?,
                 role: row.word("role", |name| name.parse::<Role>().ok())?,
+                weight: row.get("weight")?,
                 secret: secret_hash(row)?,
                 created_at: row.col("created_at")?,
                 expires_at: row.col_opt("expires_at")?,

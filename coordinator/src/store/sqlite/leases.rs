@@ -6,19 +6,22 @@ use lull_shared::{
     ids::WorkerId,
     jobs::{AttemptEnding, JobState, LeaseKey, OnWorkerLost},
     time::Timestamp,
-    workers::{SandboxLevel, WorkerState},
+    workers::WorkerState,
 };
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use super::{
     blobs,
     columns::{Col, Json, RowExt as _},
+    jobs,
     output::{self, Happening},
+    workers,
 };
 use crate::{
+    lifecycle::{self, Step},
     model::{
-        Appended, AttemptFacts, EndedAttempt, FailReason, NextStep, OutputPiece, Recorded, Renewal,
-        Report, RetryRule, SignOfLife,
+        Appended, AttemptFacts, Changes, EndRules, EndedAttempt, FailReason, NextStep, OutputPiece,
+        Recorded, Renewal, Report, SignOfLife,
     },
     store::StoreError,
 };
@@ -29,7 +32,7 @@ struct Held {
     key: LeaseKey,
     worker: WorkerId,
     facts: AttemptFacts,
-    min_sandbox: SandboxLevel,
+    user: i64,
     /// The lease ran out and the job was put back, but no newer attempt has begun.
     put_back: bool,
 }
@@ -48,8 +51,8 @@ impl End<'_> {
     }
 }
 
-const SELECT_HELD: &str = "select seq, id, attempt, worker_id, state, min_sandbox, on_worker_lost,
-        cancel_requested, could_not_run, workers_lost from jobs";
+const SELECT_HELD: &str = "select seq, id, attempt, worker_id, state, user_id, on_worker_lost,
+        cancel_requested, failures, retries, could_not_run, workers_lost from jobs";
 // The indexes are named because SQLite, left to itself, may walk over all a worker ever ran.
 
 /// The fence: finds the attempt only while it is the job's current one and the worker's own.
@@ -77,12 +80,15 @@ fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
         key: LeaseKey { job_id: row.col("id")?, attempt: row.get("attempt")? },
         worker: row.col("worker_id")?,
         facts: AttemptFacts {
+            failures: row.get("failures")?,
+            retries: row.get("retries")?,
             could_not_run: row.get("could_not_run")?,
             workers_lost: row.get("workers_lost")?,
             on_worker_lost: row.json::<OnWorkerLost>("on_worker_lost")?,
             cancel_requested: row.get("cancel_requested")?,
+            seed: row.get::<_, i64>("seq")?.cast_unsigned() << 16 ^ row.get::<_, u64>("attempt")?,
         },
-        min_sandbox: row.col("min_sandbox")?,
+        user: row.get("user_id")?,
         put_back: row.word("state", JobState::from_name)? == JobState::Pending,
     })
 }
@@ -93,6 +99,7 @@ fn hold(
     worker: WorkerId,
     key: LeaseKey,
     expires_at: Timestamp,
+    changes: &mut Changes,
 ) -> Result<Held, StoreError> {
     let mut held = find_held(connection, worker, key)?.ok_or(StoreError::LeaseLost)?;
     if !held.put_back {
@@ -100,7 +107,7 @@ fn hold(
     }
     connection
         .prepare_cached(
-            "update jobs set state = 'running', lease_expires_at = ?2, not_before = 0,
+            "update jobs set state = 'running', ready = 0, lease_expires_at = ?2, not_before = 0, held = 0,
                     workers_lost = workers_lost - 1, error_message = null
               where seq = ?1",
         )?
@@ -114,6 +121,7 @@ fn hold(
     let resumed = Happening::Started { hostname: &hostname };
     output::add_event(connection, held.job, key.attempt, &resumed)?;
     held.facts.workers_lost = held.facts.workers_lost.saturating_sub(1);
+    jobs::note_change(connection, held.job, changes)?;
     Ok(held)
 }
 
@@ -122,19 +130,29 @@ pub(super) fn heartbeat(
     life: &SignOfLife,
     now: Timestamp,
     lease: Duration,
-    rule: RetryRule,
+    rules: EndRules,
+    changes: &mut Changes,
 ) -> Result<Renewal, StoreError> {
-    let known = connection
+    let (drain, is_news) = connection
+        .prepare_cached(
+            "select draining, state <> ?2 or reason is not ?3 from workers where id = ?1",
+        )?
+        .query_row(params![Col(life.worker), Json(life.state), life.reason.map(Json)], |row| {
+            Ok((row.get(0)?, row.get::<_, bool>(1)?))
+        })
+        .optional()?
+        .ok_or(StoreError::NotFound("worker"))?;
+    connection
         .prepare_cached(
             "update workers set last_heartbeat = ?2, state = ?3, reason = ?4 where id = ?1",
         )?
         .execute(params![Col(life.worker), Col(now), Json(life.state), life.reason.map(Json)])?;
-    if known == 0 {
-        return Err(StoreError::NotFound("worker"));
+    if is_news {
+        changes.workers.push(life.worker);
     }
-    let mut renewal = Renewal::default();
+    let mut renewal = Renewal { drain, ..Renewal::default() };
     for key in &life.running {
-        let held = match hold(connection, life.worker, *key, now + lease) {
+        let held = match hold(connection, life.worker, *key, now + lease, changes) {
             Ok(held) => held,
             Err(StoreError::LeaseLost) => {
                 renewal.lost.push(*key);
@@ -151,15 +169,12 @@ pub(super) fn heartbeat(
         if held.facts.cancel_requested {
             renewal.cancel.push(*key);
         }
-        if held.put_back {
-            renewal.resumed.push(key.job_id);
-        }
     }
     if life.state == WorkerState::Offline {
         for left in held_by(connection, life.worker)? {
             if !life.running.contains(&left.key) {
                 let end = End::given_up(AttemptEnding::GivenBack, "the PC's worker was stopped");
-                renewal.ended.push(end_attempt(connection, &left, &end, now, rule)?);
+                renewal.ended.push(end_attempt(connection, &left, &end, now, rules, changes)?);
             }
         }
     }
@@ -169,7 +184,8 @@ pub(super) fn heartbeat(
 fn held_by(connection: &Connection, worker: WorkerId) -> Result<Vec<Held>, StoreError> {
     let held = connection
         .prepare_cached(&format!(
-            "{SELECT_HELD} indexed by jobs_held where worker_id = ?1 and state = 'running'"
+            "{SELECT_HELD} indexed by jobs_held
+              where worker_id = ?1 and lease_expires_at is not null and state = 'running'"
         ))?
         .query_map([Col(worker)], held)?
         .collect::<Result<_, _>>()?;
@@ -182,13 +198,14 @@ pub(super) fn unclaim(
     worker: WorkerId,
     keys: &[LeaseKey],
     now: Timestamp,
-    rule: RetryRule,
+    rules: EndRules,
+    changes: &mut Changes,
 ) -> Result<Vec<EndedAttempt>, StoreError> {
     let end = End::given_up(AttemptEnding::GivenBack, "the PC went away before it got the job");
     let mut ended = Vec::new();
     for key in keys {
         if let Some(held) = find_held(connection, worker, *key)?.filter(|held| !held.put_back) {
-            ended.push(end_attempt(connection, &held, &end, now, rule)?);
+            ended.push(end_attempt(connection, &held, &end, now, rules, changes)?);
         }
     }
     Ok(ended)
@@ -198,17 +215,18 @@ pub(super) fn expire(
     connection: &Connection,
     now: Timestamp,
     limit: u32,
-    rule: RetryRule,
+    rules: EndRules,
+    changes: &mut Changes,
 ) -> Result<Vec<EndedAttempt>, StoreError> {
     let expired: Vec<Held> = connection
         .prepare_cached(&format!(
-            "{SELECT_HELD} indexed by jobs_leased where state = 'running' and lease_expires_at <= ?1
+            "{SELECT_HELD} indexed by jobs_leased where lease_expires_at <= ?1 and state = 'running'
               order by lease_expires_at limit ?2"
         ))?
         .query_map((Col(now), limit), held)?
         .collect::<Result<_, _>>()?;
     let end = End::given_up(AttemptEnding::WorkerLost, "the PC that ran it fell silent");
-    expired.iter().map(|held| end_attempt(connection, held, &end, now, rule)).collect()
+    expired.iter().map(|held| end_attempt(connection, held, &end, now, rules, changes)).collect()
 }
 
 pub(super) fn append_output(
@@ -218,8 +236,9 @@ pub(super) fn append_output(
     piece: &OutputPiece,
     now: Timestamp,
     lease: Duration,
+    changes: &mut Changes,
 ) -> Result<Appended, StoreError> {
-    let held = hold(connection, worker, key, now + lease)?;
+    let held = hold(connection, worker, key, now + lease, changes)?;
     let next_offset = output::append(connection, held.job, key.attempt, piece)?;
     Ok(Appended { next_offset, cancel: held.facts.cancel_requested })
 }
@@ -228,12 +247,13 @@ pub(super) fn finish(
     connection: &Connection,
     report: &Report,
     now: Timestamp,
-    rule: RetryRule,
+    rules: EndRules,
+    changes: &mut Changes,
 ) -> Result<Recorded, StoreError> {
     if let Some(before) = reported_before(connection, report)? {
         return Ok(before);
     }
-    let held = hold(connection, report.worker, report.key, now)?;
+    let held = hold(connection, report.worker, report.key, now, changes)?;
     for piece in &report.output {
         output::append(connection, held.job, report.key.attempt, piece)?;
     }
@@ -259,8 +279,8 @@ pub(super) fn finish(
         error_message: report.error_message.as_deref(),
         report_hash: Some(report.hash),
     };
-    let ended = end_attempt(connection, &held, &end, now, rule)?;
-    Ok(Recorded { state: ended.next.state(), new: true, min_sandbox: ended.min_sandbox })
+    let ended = end_attempt(connection, &held, &end, now, rules, changes)?;
+    Ok(Recorded { state: ended.next.state(), new: true })
 }
 
 /// The reply that the same report of the same worker got before.
@@ -270,7 +290,7 @@ fn reported_before(
 ) -> Result<Option<Recorded>, StoreError> {
     let before = connection
         .prepare_cached(
-            "select attempts.reply_state, jobs.min_sandbox from attempts
+            "select attempts.reply_state from attempts
                join jobs on jobs.seq = attempts.job
               where jobs.id = ?1 and attempts.number = ?2 and attempts.worker_id = ?3
                 and attempts.report_hash = ?4",
@@ -279,7 +299,7 @@ fn reported_before(
             params![Col(report.key.job_id), report.key.attempt, Col(report.worker), report.hash],
             |row| {
                 let state = row.word("reply_state", JobState::from_name)?;
-                Ok(Recorded { state, new: false, min_sandbox: row.col("min_sandbox")? })
+                Ok(Recorded { state, new: false })
             },
         )
         .optional()?;
@@ -292,25 +312,18 @@ fn end_attempt(
     held: &Held,
     end: &End<'_>,
     now: Timestamp,
-    rule: RetryRule,
+    rules: EndRules,
+    changes: &mut Changes,
 ) -> Result<EndedAttempt, StoreError> {
-    let next = rule(&held.facts, end.ending, now);
-    connection
-        .prepare_cached(
-            "update attempts set ended_at = :now, ending = :ending, exit_code = :exit_code,
-                    error_message = :message, report_hash = :hash, reply_state = :state
-              where job = :job and number = :number",
-        )?
-        .execute(named_params! {
-            ":now": Col(now),
-            ":ending": end.ending.name(),
-            ":exit_code": end.exit_code,
-            ":message": end.error_message,
-            ":hash": end.report_hash,
-            ":state": next.state().name(),
-            ":job": held.job,
-            ":number": held.key.attempt,
-        })?;
+    let next = (rules.retry)(&held.facts, end.ending, now);
+    let step = match next {
+        NextStep::Complete => Step::Complete,
+        NextStep::Fail(_) => Step::Fail,
+        NextStep::Cancel => Step::Cancel,
+        NextStep::Requeue { .. } => Step::Requeue,
+    };
+    let state = lifecycle::after(JobState::Running, step).ok_or(StoreError::LeaseLost)?;
+    close_attempt(connection, held, end, state, now)?;
     // A backoff that ends now is none: 0 puts the job straight into the line.
     let not_before = match next {
         NextStep::Requeue { not_before } if not_before > now => not_before,
@@ -323,38 +336,82 @@ fn end_attempt(
         .prepare_cached(
             "update jobs
                 set state = :state, not_before = :not_before, lease_expires_at = null,
+                    ready = :state = 'pending' and :not_before = 0 and held = 0 and blocked_by = 0,
                     completed_at = :completed, exit_code = :exit_code, error_message = :message,
+                    failures = failures + :failed,
                     could_not_run = could_not_run + :could_not_run,
                     workers_lost = workers_lost + :worker_lost
               where seq = :job and attempt = :number and worker_id = :worker and state = 'running'",
         )?
         .execute(named_params! {
-            ":state": next.state().name(),
+            ":state": state.name(),
             ":not_before": Col(not_before),
-            ":completed": next.state().is_terminal().then_some(Col(now)),
+            ":completed": state.is_terminal().then_some(Col(now)),
             ":exit_code": end.exit_code,
             ":message": message,
+            ":failed": matches!(end.ending, AttemptEnding::CommandFailed | AttemptEnding::TimedOut),
             ":could_not_run": end.ending == AttemptEnding::CouldNotRun,
             ":worker_lost": end.ending == AttemptEnding::WorkerLost,
             ":job": held.job,
             ":number": held.key.attempt,
             ":worker": Col(held.worker),
         })?;
-    let happening = if next.state().is_terminal() {
+    let happening = if state.is_terminal() {
         Happening::Ended
     } else {
         Happening::Requeued { ending: end.ending, error_message: end.error_message }
     };
     output::add_event(connection, held.job, held.key.attempt, &happening)?;
-    Ok(EndedAttempt { key: held.key, worker: held.worker, next, min_sandbox: held.min_sandbox })
+    if state.is_terminal() {
+        jobs::after_end(connection, held.job, state, now, changes)?;
+    } else {
+        jobs::announce(connection, held.job, changes)?;
+    }
+    workers::note_health(
+        connection,
+        held.worker,
+        held.user,
+        end.ending,
+        now,
+        rules.health,
+        changes,
+    )?;
+    Ok(EndedAttempt { key: held.key, worker: held.worker, next })
+}
+
+/// Writes down how an attempt ended.
+fn close_attempt(
+    connection: &Connection,
+    held: &Held,
+    end: &End<'_>,
+    state: JobState,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "update attempts set ended_at = :now, ending = :ending, exit_code = :exit_code,
+                    error_message = :message, report_hash = :hash, reply_state = :state
+              where job = :job and number = :number",
+        )?
+        .execute(named_params! {
+            ":now": Col(now),
+            ":ending": end.ending.name(),
+            ":exit_code": end.exit_code,
+            ":message": end.error_message,
+            ":hash": end.report_hash,
+            ":state": state.name(),
+            ":job": held.job,
+            ":number": held.key.attempt,
+        })?;
+    Ok(())
 }
 
 /// What the job says of its end or its delay, for a person.
 fn message(next: NextStep, error_message: Option<&str>) -> Option<String> {
     let given_up = match next {
         NextStep::Fail(FailReason::TriedTooOften) => "no PC could run it",
-        NextStep::Fail(FailReason::LostTooManyWorkers) => {
-            "too many PCs fell silent while they ran it"
+        NextStep::Fail(FailReason::Poison) => {
+            "it is set aside as poison, because five PCs fell silent while they ran it"
         }
         NextStep::Fail(FailReason::WorkerLost) => "it is to run at most once",
         NextStep::Cancel => return Some("cancelled".to_owned()),

@@ -9,25 +9,30 @@ use lull_shared::{
     jobs::{Job, JobFilter, JobList, LeaseKey},
     output::Stream,
     time::Timestamp,
-    workers::{SandboxLevel, Worker},
+    workers::Worker,
 };
 
 use super::{Store, StoreError, StoreRead};
 use crate::model::{
-    ApiToken, Appended, Claimed, Created, EndedAttempt, Enrolment, JobEvent, JoinCodeRecord,
-    Machine, NewJob, Offer, OutputCursor, OutputPage, OutputPiece, PlacementRule, Recorded,
-    Renewal, Report, RetryRule, SignOfLife,
+    ApiToken, Appended, Changes, ClaimRules, Claimed, Created, Done, EndRules, EndedAttempt,
+    Enrolment, JobEvent, JoinCodeRecord, Machine, NewJob, Offer, OutputCursor, OutputPage,
+    OutputPiece, ReadyJob, Recorded, Renewal, Report, SignOfLife, Submitter, WaitFacts,
 };
 
+mod arrays;
 mod blobs;
 mod claims;
 mod columns;
 mod connection;
 mod credentials;
+mod dependencies;
+mod due;
 mod jobs;
 mod leases;
 mod output;
 mod readers;
+mod show;
+mod waiting;
 mod workers;
 mod writer;
 
@@ -46,6 +51,21 @@ impl SqliteStore {
         let writer = writer::Writer::start(connection::open_for_writing(path)?)?;
         Ok(Self { writer, readers: readers::Readers::start(path)? })
     }
+
+    /// Does one write and gathers what it changes.
+    async fn change<T, F>(&self, work: F) -> Result<Done<T>, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection, &mut Changes) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.writer
+            .write(move |db| {
+                let mut changes = Changes::default();
+                let value = work(db, &mut changes)?;
+                Ok(Done { value, changes })
+            })
+            .await
+    }
 }
 
 #[async_trait]
@@ -55,12 +75,12 @@ impl StoreRead for SqliteStore {
     }
 
     async fn job(&self, id: JobId) -> Result<Job, StoreError> {
-        self.readers.read(move |db| jobs::detail(db, id)).await
+        self.readers.read(move |db| show::detail(db, id)).await
     }
 
     async fn jobs(&self, filter: &JobFilter) -> Result<JobList, StoreError> {
         let filter = filter.clone();
-        self.readers.read(move |db| jobs::list(db, &filter)).await
+        self.readers.read(move |db| show::list(db, &filter)).await
     }
 
     async fn workers(&self, now: Timestamp) -> Result<Vec<Worker>, StoreError> {
@@ -106,29 +126,39 @@ impl StoreRead for SqliteStore {
         self.readers.read(move |db| output::page(db, job, attempt, stream, from)).await
     }
 
-    async fn claimable(
-        &self,
-        now: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<(SandboxLevel, u32)>, StoreError> {
-        self.readers.read(move |db| claims::claimable(db, now, limit)).await
+    async fn claimable(&self, limit: u32) -> Result<Vec<ReadyJob>, StoreError> {
+        self.readers.read(move |db| claims::claimable(db, limit)).await
+    }
+
+    async fn wait_facts(&self, job: JobId, now: Timestamp) -> Result<WaitFacts, StoreError> {
+        self.readers.read(move |db| waiting::facts(db, job, now)).await
     }
 }
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn create_job(&self, job: NewJob, now: Timestamp) -> Result<Created, StoreError> {
-        self.writer.write(move |db| jobs::create(db, &job, now)).await
+    async fn create_job(&self, job: NewJob, now: Timestamp) -> Result<Done<Created>, StoreError> {
+        self.change(move |db, changes| jobs::create(db, &job, now, changes)).await
+    }
+
+    async fn resubmit(
+        &self,
+        from: JobId,
+        id: JobId,
+        submitter: Submitter,
+        now: Timestamp,
+    ) -> Result<Done<Job>, StoreError> {
+        self.change(move |db, changes| jobs::resubmit(db, from, id, &submitter, now, changes)).await
     }
 
     async fn claim(
         &self,
         offer: Offer,
-        rule: PlacementRule,
+        rules: ClaimRules,
         now: Timestamp,
         lease: Duration,
-    ) -> Result<Claimed, StoreError> {
-        self.writer.write(move |db| claims::claim(db, offer, rule, now, lease)).await
+    ) -> Result<Done<Claimed>, StoreError> {
+        self.change(move |db, changes| claims::claim(db, offer, rules, now, lease, changes)).await
     }
 
     async fn unclaim(
@@ -136,9 +166,10 @@ impl Store for SqliteStore {
         worker: WorkerId,
         keys: Vec<LeaseKey>,
         now: Timestamp,
-        rule: RetryRule,
-    ) -> Result<Vec<EndedAttempt>, StoreError> {
-        self.writer.write(move |db| leases::unclaim(db, worker, &keys, now, rule)).await
+        rules: EndRules,
+    ) -> Result<Done<Vec<EndedAttempt>>, StoreError> {
+        self.change(move |db, changes| leases::unclaim(db, worker, &keys, now, rules, changes))
+            .await
     }
 
     async fn heartbeat(
@@ -146,9 +177,10 @@ impl Store for SqliteStore {
         life: SignOfLife,
         now: Timestamp,
         lease: Duration,
-        rule: RetryRule,
-    ) -> Result<Renewal, StoreError> {
-        self.writer.write(move |db| leases::heartbeat(db, &life, now, lease, rule)).await
+        rules: EndRules,
+    ) -> Result<Done<Renewal>, StoreError> {
+        self.change(move |db, changes| leases::heartbeat(db, &life, now, lease, rules, changes))
+            .await
     }
 
     async fn register(
@@ -158,10 +190,29 @@ impl Store for SqliteStore {
         enrolment: Enrolment,
         now: Timestamp,
         grace: Duration,
-    ) -> Result<(), StoreError> {
-        self.writer
-            .write(move |db| workers::register(db, worker, &machine, &enrolment, now, grace))
+    ) -> Result<Done<()>, StoreError> {
+        self.change(move |db, changes| {
+            workers::register(db, worker, &machine, &enrolment, now, grace, changes)
+        })
+        .await
+    }
+
+    async fn set_draining(
+        &self,
+        worker: WorkerId,
+        draining: bool,
+        now: Timestamp,
+    ) -> Result<Done<Worker>, StoreError> {
+        self.change(move |db, changes| workers::set_draining(db, worker, draining, now, changes))
             .await
+    }
+
+    async fn release_worker(
+        &self,
+        worker: WorkerId,
+        now: Timestamp,
+    ) -> Result<Done<Worker>, StoreError> {
+        self.change(move |db, changes| workers::release(db, worker, now, changes)).await
     }
 
     async fn append_output(
@@ -171,36 +222,45 @@ impl Store for SqliteStore {
         piece: OutputPiece,
         now: Timestamp,
         lease: Duration,
-    ) -> Result<Appended, StoreError> {
-        self.writer
-            .write(move |db| leases::append_output(db, worker, key, &piece, now, lease))
-            .await
+    ) -> Result<Done<Appended>, StoreError> {
+        self.change(move |db, changes| {
+            leases::append_output(db, worker, key, &piece, now, lease, changes)
+        })
+        .await
     }
 
     async fn finish(
         &self,
         report: Report,
         now: Timestamp,
-        rule: RetryRule,
-    ) -> Result<Recorded, StoreError> {
-        self.writer.write(move |db| leases::finish(db, &report, now, rule)).await
+        rules: EndRules,
+    ) -> Result<Done<Recorded>, StoreError> {
+        self.change(move |db, changes| leases::finish(db, &report, now, rules, changes)).await
     }
 
-    async fn cancel(&self, job: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.writer.write(move |db| jobs::cancel(db, job, now)).await
+    async fn cancel(&self, job: JobId, now: Timestamp) -> Result<Done<Job>, StoreError> {
+        self.change(move |db, changes| jobs::cancel(db, job, now, changes)).await
+    }
+
+    async fn set_held(&self, job: JobId, held: bool) -> Result<Done<Job>, StoreError> {
+        self.change(move |db, changes| jobs::set_held(db, job, held, changes)).await
     }
 
     async fn expire(
         &self,
         now: Timestamp,
         limit: u32,
-        rule: RetryRule,
-    ) -> Result<Vec<EndedAttempt>, StoreError> {
-        self.writer.write(move |db| leases::expire(db, now, limit, rule)).await
+        rules: EndRules,
+    ) -> Result<Done<Vec<EndedAttempt>>, StoreError> {
+        self.change(move |db, changes| leases::expire(db, now, limit, rules, changes)).await
     }
 
-    async fn mark_silent(&self, now: Timestamp) -> Result<Vec<WorkerId>, StoreError> {
-        self.writer.write(move |db| workers::mark_silent(db, now)).await
+    async fn tick(&self, now: Timestamp, limit: u32) -> Result<Done<bool>, StoreError> {
+        self.change(move |db, changes| due::tick(db, now, limit, changes)).await
+    }
+
+    async fn mark_silent(&self, now: Timestamp) -> Result<Done<Vec<WorkerId>>, StoreError> {
+        self.change(move |db, changes| workers::mark_silent(db, now, changes)).await
     }
 
     async fn record_blob(

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, named_params, params};
 
 use super::{
     columns::{Col, RowExt as _},
-    jobs,
+    jobs, show,
 };
 use crate::{
     model::{JobEvent, OutputCursor, OutputPage, OutputPiece},
@@ -165,7 +165,7 @@ pub(super) fn events(
                 ending: row.word("ending", AttemptEnding::from_name)?,
                 error_message: row.get("error_message")?,
             },
-            _ => JobEvent::Ended { job: Box::new(jobs::detail(connection, id)?) },
+            _ => JobEvent::Ended { job: Box::new(show::detail(connection, id)?) },
         };
         cursor.seq = seq;
         found.push((cursor, event));

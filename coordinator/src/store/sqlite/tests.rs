@@ -50,7 +50,7 @@ async fn a_second_process_writes_while_the_first_one_runs() {
 async fn a_write_that_fails_or_panics_spoils_no_other_of_its_group() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&folder.path().join("lull.db")).unwrap();
-    let insert = "insert into blobs (digest, size_bytes, created_at) values (?1, 1, 0)";
+    let insert = "insert into blobs (digest, size_bytes, used_at) values (?1, 1, 0)";
     let writes = (0..30_u8).map(|number| {
         store.writer.write(move |db| {
             db.execute(insert, [[number; 32]])?;
@@ -89,7 +89,7 @@ async fn t16_a_full_disk_refuses_writes_and_still_reads() {
     store.writer.write(|db| Ok(db.query_row(full, [], |_| Ok(()))?)).await.unwrap();
 
     let mut large = a_job();
-    large.command = "x".repeat(1 << 20);
+    large.request.command = "x".repeat(1 << 20);
     let refused = store.create_job(large, at(1)).await;
 
     assert!(matches!(refused, Err(StoreError::DiskFull(_))), "{refused:?}");
@@ -105,7 +105,7 @@ async fn the_log_is_copied_back_while_writes_go_on() {
     let store = open(folder.path());
     for _ in 0..40 {
         let mut large = a_job();
-        large.command = "x".repeat(1 << 20);
+        large.request.command = "x".repeat(1 << 20);
         store.create_job(large, at(0)).await.unwrap();
     }
     let log = std::fs::metadata(folder.path().join("lull.db-wal")).unwrap().len();

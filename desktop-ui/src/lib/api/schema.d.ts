@@ -21,6 +21,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Follow what changes in the pool.
+         * @description The reply is a stream of `PoolEvent`s. It begins with `reset` unless `Last-Event-ID` names a place that is still
+         *     known: read everything anew then; what follows is what changes from there on.
+         *
+         *     Takes: API token, any role.
+         */
+        get: operations["follow_pool"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/execute": {
         parameters: {
             query?: never;
@@ -161,6 +184,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/jobs/explain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Say why a job waits.
+         * @description In words, and in numbers of PCs and of jobs that come first.
+         *
+         *     Takes: API token, any role.
+         */
+        get: operations["explain_job"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/jobs/get-job": {
         parameters: {
             query?: never;
@@ -177,6 +222,28 @@ export interface paths {
         get: operations["claim_jobs"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/hold": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Hold a waiting job.
+         * @description It is not handed out until it is released. Of an array, what was not handed out yet is held.
+         *
+         *     Takes: API token, role submitter or admin.
+         */
+        post: operations["hold_job"];
         delete?: never;
         options?: never;
         head?: never;
@@ -201,6 +268,48 @@ export interface paths {
         get: operations["follow_output"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/release": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Release a held job.
+         * @description Takes: API token, role submitter or admin.
+         */
+        post: operations["release_job"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/resubmit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Submit an ended job again.
+         * @description The new job asks for what the old one asked for; it waits for no other job and is not held.
+         *
+         *     Takes: API token, role submitter or admin.
+         */
+        post: operations["resubmit_job"];
         delete?: never;
         options?: never;
         head?: never;
@@ -266,8 +375,10 @@ export interface paths {
          */
         put: operations["report_failure"];
         /**
-         * Report that the command ran.
-         * @description Takes: worker token.
+         * Report that the command ran; of several attempts in one request, if need be.
+         * @description Of several, each is recorded or refused by itself.
+         *
+         *     Takes: worker token.
          */
         post: operations["submit_result"];
         delete?: never;
@@ -333,6 +444,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/workers/drain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Drain a PC, or let it take jobs again.
+         * @description A drained PC ends what it runs and takes nothing new, until it is let go.
+         *
+         *     Takes: API token, role admin.
+         */
+        post: operations["drain_worker"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/workers/heartbeat": {
         parameters: {
             query?: never;
@@ -382,6 +515,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/workers/release": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Release a PC that was set aside.
+         * @description A PC that fails jobs of three different users in a row gets none until somebody looked at it, or it was restarted.
+         *
+         *     Takes: API token, role admin.
+         */
+        post: operations["release_worker"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/healthz": {
         parameters: {
             query?: never;
@@ -420,6 +575,19 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description What comes before a job, in numbers of jobs. */
+        Ahead: {
+            /**
+             * Format: int64
+             * @description Of the same submitter.
+             */
+            own: number;
+            /**
+             * Format: int64
+             * @description Of others: those of higher priority, and those that fair turns put first.
+             */
+            others: number;
+        };
         /** @description How far the stream is now stored: reply to `POST /api/jobs/stream-output`. */
         AppendReply: {
             /**
@@ -429,6 +597,39 @@ export interface components {
             nextOffset: number;
             /** @description A person cancelled the job: end it and report `cancelled`. */
             cancel: boolean;
+        };
+        /** @description How the jobs of an array stand. */
+        ArrayCounts: {
+            /**
+             * Format: int32
+             * @description How many it has.
+             */
+            count: number;
+            /**
+             * Format: int32
+             * @description Waiting for a PC, to begin or to be tried again.
+             */
+            pending: number;
+            /**
+             * Format: int32
+             * @description Leased to a worker.
+             */
+            running: number;
+            /**
+             * Format: int32
+             * @description Ended well.
+             */
+            completed: number;
+            /**
+             * Format: int32
+             * @description Ended badly.
+             */
+            failed: number;
+            /**
+             * Format: int32
+             * @description Ended by a person.
+             */
+            cancelled: number;
         };
         /** @description A named output of a job. */
         Artifact: {
@@ -459,14 +660,24 @@ export interface components {
             leaseMs: number;
             /** @description A name for people. */
             name: string;
-            /** @description The lines to run, in order, until one fails. */
+            /** @description The lines to run, in order. */
             command: string;
+            /** @description The program and its arguments, to be run without a shell instead of the lines. */
+            argv?: string[];
+            shell?: components["schemas"]["Shell"] | null;
+            /** @description What follows a line that failed. */
+            onError?: components["schemas"]["OnError"];
+            /**
+             * Format: int32
+             * @description How long the command may run, in seconds.
+             */
+            timeoutSecs?: number | null;
             /** @description What the zip was called. */
             filename?: string | null;
             /** @description Address of the zip, relative to the coordinator. */
             fileUrl?: string | null;
             fileDigest?: components["schemas"]["Digest"] | null;
-            /** @description Environment variables of the command. */
+            /** @description Environment variables of the command; in an array `LULL_INDEX` and `LULL_ITEM` are among them. */
             env?: {
                 [key: string]: string;
             };
@@ -474,6 +685,10 @@ export interface components {
             outputs?: string[];
             /** @description The least isolation it may run under. */
             minSandbox?: components["schemas"]["SandboxLevel"];
+            /** @description What it may reach of the network. */
+            network?: components["schemas"]["Network"];
+            /** @description What happens when the PC's owner comes back. */
+            onOwnerReturn?: components["schemas"]["OnOwnerReturn"];
             /** @description Name of the token that submitted it, for the owner's history. */
             submittedBy?: string;
         };
@@ -504,12 +719,7 @@ export interface components {
          * @description How an attempt ended.
          * @enum {string}
          */
-        AttemptEnding: "succeeded" | "commandFailed" | "refused" | "couldNotRun" | "givenBack" | "workerLost" | "cancelled";
-        /** @description Ends a job: body of `POST /api/jobs/cancel`. */
-        CancelJob: {
-            /** @description The job. */
-            jobId: components["schemas"]["JobId"];
-        };
+        AttemptEnding: "succeeded" | "commandFailed" | "timedOut" | "refused" | "couldNotRun" | "givenBack" | "workerLost" | "cancelled";
         /** @description The jobs a worker was given. Empty when none came in time: an idle pool is not an error. */
         ClaimReply: {
             /** @description One entry for each claimed job. */
@@ -556,7 +766,12 @@ export interface components {
              * @description The command: one line or several, run in order in one folder until one fails.
              * @example python3 render.py --frames 1-10
              */
-            command: string;
+            command?: string;
+            /** @description A program and its arguments, run as they are and without a shell; instead of `command`. */
+            argv?: string[];
+            shell?: components["schemas"]["Shell"] | null;
+            /** @description What follows a line that failed. */
+            onError?: components["schemas"]["OnError"];
             /** @description A name for people; the first line of the command stands in for it. */
             name?: string | null;
             fileDigest?: components["schemas"]["Digest"] | null;
@@ -568,10 +783,44 @@ export interface components {
             };
             /** @description Patterns of the files to bring home, relative to the job's folder, for example `out/**`. */
             outputs?: string[];
-            /** @description The least isolation the command may run under. */
-            minSandbox?: components["schemas"]["SandboxLevel"];
+            /**
+             * Format: int32
+             * @description Higher goes first, whoever submitted it: −100 to 100.
+             */
+            priority?: number;
+            /**
+             * Format: int32
+             * @description How often the command is tried again when it fails by itself, after growing pauses. A PC that falls silent or
+             *     gives the job back spends none of these.
+             */
+            retries?: number;
+            /**
+             * Format: int32
+             * @description The command may run this long, in seconds; then all its processes are ended, as a failure of its own.
+             */
+            timeoutSecs?: number | null;
+            /**
+             * Format: int32
+             * @description The job may wait this long for its first PC, in seconds; then it fails.
+             */
+            maxQueueSecs?: number | null;
+            /** @description What a PC must be and have. */
+            requirements?: components["schemas"]["Requirements"];
             /** @description What happens when the worker falls silent. */
             onWorkerLost?: components["schemas"]["OnWorkerLost"];
+            /** @description What happens when the PC's owner comes back. */
+            onOwnerReturn?: components["schemas"]["OnOwnerReturn"];
+            /** @description Whether it waits until somebody releases it. */
+            hold?: boolean;
+            /** @description Jobs that must have completed before this one runs; it fails when one of them does not. */
+            after?: components["schemas"]["JobId"][];
+            /**
+             * Format: int32
+             * @description Makes an array of this many jobs out of one submission. Each finds its number, from 0 on, in `LULL_INDEX`.
+             */
+            count?: number | null;
+            /** @description Makes an array with a job for each item. Each finds its item in `LULL_ITEM` and its number in `LULL_INDEX`. */
+            items?: string[];
             /**
              * @description Names this submission: the same key with the same body gives the same job, so a submission
              *     whose reply was lost can be sent again.
@@ -583,6 +832,13 @@ export interface components {
          * @example 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
          */
         Digest: string;
+        /** @description Ends or resumes giving a PC new jobs: body of `POST /api/workers/drain`. */
+        DrainWorker: {
+            /** @description The PC. */
+            workerId: components["schemas"]["WorkerId"];
+            /** @description True to let it end what runs and take nothing new; false to let it take jobs again. */
+            drain: boolean;
+        };
         /** @description The multipart form of `POST /api/execute`. */
         ExecuteForm: {
             /**
@@ -606,11 +862,23 @@ export interface components {
             /** @description Its id: follow it with `GET /api/jobs/output`. */
             jobId: components["schemas"]["JobId"];
         };
+        /** @description Why a job waits: reply to `GET /api/jobs/explain`. */
+        Explanation: {
+            /** @description The job. */
+            jobId: components["schemas"]["JobId"];
+            /** @description Where it is in its life. */
+            status: components["schemas"]["JobState"];
+            reason?: components["schemas"]["WaitReason"] | null;
+            /** @description The same for a person: sentences, the most important first. */
+            sentences: string[];
+            pool?: components["schemas"]["Pool"] | null;
+            ahead?: components["schemas"]["Ahead"] | null;
+        };
         /**
          * @description Why a worker could not run an attempt, or stopped it: none of it the command's own doing.
          * @enum {string}
          */
-        FailureKind: "workerStopping" | "ownerReturned" | "workerRestarted" | "cancelled" | "sandboxUnavailable" | "inputUnavailable" | "inputRefused" | "outputsRefused" | "execFailed" | "diskFull" | "internal" | "unknown";
+        FailureKind: "workerStopping" | "ownerReturned" | "workerRestarted" | "cancelled" | "timedOut" | "sandboxUnavailable" | "inputUnavailable" | "inputRefused" | "outputsRefused" | "execFailed" | "diskFull" | "internal" | "unknown";
         /** @description A worker is alive, and how it is: body of `POST /api/workers/heartbeat`. Renews the leases it names. */
         Heartbeat: {
             /** @description The sender; must be the token's own. */
@@ -627,6 +895,8 @@ export interface components {
             lost?: components["schemas"]["LeaseKey"][];
             /** @description Attempts whose job a person cancelled: end them and report `cancelled`. */
             cancel?: components["schemas"]["LeaseKey"][];
+            /** @description An administrator wants this PC to end what runs and take nothing new. */
+            drain?: boolean;
         };
         /** @description One job, as people and programs see it. */
         Job: {
@@ -654,7 +924,8 @@ export interface components {
             stderr?: string | null;
             /**
              * Format: int32
-             * @description Exit code of the last line that ran; absent while it runs and when a signal ended it.
+             * @description Exit code of the last line that ran, 128 and its number after a signal; absent while it runs and when it
+             *     could not be run.
              */
             exitCode?: number | null;
             /** @description Why it failed or was put back, for a person. */
@@ -676,10 +947,55 @@ export interface components {
             outputs?: string[];
             /** @description Names of its environment variables; the values are given to the worker only. */
             envNames?: string[];
-            /** @description The least isolation it may run under. */
-            minSandbox?: components["schemas"]["SandboxLevel"];
+            /** @description The program and its arguments, when it runs without a shell; `command` shows the same. */
+            argv?: string[];
+            shell?: components["schemas"]["Shell"] | null;
+            /** @description What follows a line that failed. */
+            onError?: components["schemas"]["OnError"];
+            /**
+             * Format: int32
+             * @description Higher goes first.
+             */
+            priority?: number;
+            /**
+             * Format: int32
+             * @description How often the command is tried again when it fails by itself.
+             */
+            retries?: number;
+            /**
+             * Format: int32
+             * @description How long the command may run, in seconds.
+             */
+            timeoutSecs?: number | null;
+            /**
+             * Format: int32
+             * @description How long the job may wait for its first PC, in seconds.
+             */
+            maxQueueSecs?: number | null;
+            /** @description What a PC must be and have. */
+            requirements?: components["schemas"]["Requirements"];
             /** @description What happens when its worker falls silent. */
             onWorkerLost?: components["schemas"]["OnWorkerLost"];
+            /** @description What happens when the PC's owner comes back. */
+            onOwnerReturn?: components["schemas"]["OnOwnerReturn"];
+            /** @description Whether it waits until somebody releases it. */
+            held?: boolean;
+            /**
+             * Format: int32
+             * @description How many jobs it still waits for.
+             */
+            blockedBy?: number;
+            /** @description The jobs it has to wait for that have not completed; only where one job is asked for. */
+            after?: components["schemas"]["JobId"][];
+            notBefore?: components["schemas"]["Timestamp"] | null;
+            arrayId?: components["schemas"]["JobId"] | null;
+            /**
+             * Format: int32
+             * @description Its number in the array, from 0 on.
+             */
+            index?: number | null;
+            array?: components["schemas"]["ArrayCounts"] | null;
+            resubmittedFrom?: components["schemas"]["JobId"] | null;
             /** @description Name of the token that submitted it. */
             submittedBy: string;
             /** @description Whether a running job has been asked to end. */
@@ -725,6 +1041,11 @@ export interface components {
             next?: components["schemas"]["JobId"] | null;
             /** @description How many jobs there are in each state, over all pages and whatever the filter. */
             counts: components["schemas"]["JobCounts"];
+        };
+        /** @description Names a job or a whole array: body of `POST /api/jobs/cancel`, `/hold`, `/release` and `/resubmit`. */
+        JobRef: {
+            /** @description The job. */
+            jobId: components["schemas"]["JobId"];
         };
         /**
          * @description Where a job is in its life.
@@ -813,6 +1134,21 @@ export interface components {
             version: string;
         };
         /**
+         * @description What a job may reach of the network.
+         * @enum {string}
+         */
+        Network: "none" | "internet";
+        /**
+         * @description What follows a line that failed.
+         * @enum {string}
+         */
+        OnError: "stop" | "continue";
+        /**
+         * @description What becomes of a job when the owner of its PC comes back.
+         * @enum {string}
+         */
+        OnOwnerReturn: "pause" | "move";
+        /**
          * @description What becomes of a job whose worker fell silent.
          * @enum {string}
          */
@@ -893,6 +1229,77 @@ export interface components {
             /** @description The bytes, in base64. */
             data: string;
         };
+        /** @description The pool as one job sees it, in numbers of PCs. */
+        Pool: {
+            /**
+             * Format: int32
+             * @description All of them.
+             */
+            workers: number;
+            /**
+             * Format: int32
+             * @description Those that meet what the job asks for; the following are parts of these.
+             */
+            fitting: number;
+            /**
+             * Format: int32
+             * @description With a free slot.
+             */
+            free: number;
+            /**
+             * Format: int32
+             * @description With all slots taken.
+             */
+            busy: number;
+            /**
+             * Format: int32
+             * @description That take no work because of their owner.
+             */
+            suspended: number;
+            /**
+             * Format: int32
+             * @description That are not heard of.
+             */
+            offline: number;
+            /**
+             * Format: int32
+             * @description That end what runs and take nothing new.
+             */
+            draining: number;
+            /**
+             * Format: int32
+             * @description That are set aside because they fail everybody's jobs.
+             */
+            sick: number;
+            /**
+             * Format: int32
+             * @description That failed this job before and get it again only when no other can take it.
+             */
+            failedBefore: number;
+        };
+        /** @description One change. The SSE event name is the `event` field; the SSE id resumes after it. */
+        PoolEvent: {
+            /** @enum {string} */
+            event: "reset";
+        } | {
+            /** @description Which. */
+            jobId: components["schemas"]["JobId"];
+            /** @description Its state by now. */
+            status: components["schemas"]["JobState"];
+            /**
+             * Format: int32
+             * @description Number of its current or last attempt.
+             */
+            attempt: number;
+            arrayId?: components["schemas"]["JobId"] | null;
+            /** @enum {string} */
+            event: "job";
+        } | {
+            /** @description Which. */
+            workerId: components["schemas"]["WorkerId"];
+            /** @enum {string} */
+            event: "worker";
+        };
         /** @description An RFC 9457 problem document. */
         Problem: {
             /** @description `/problems/<kind>`: the standard's name for the kind. */
@@ -920,7 +1327,7 @@ export interface components {
          * @description What went wrong, in the terms of the caller. Clients branch on this and on nothing else.
          * @enum {string}
          */
-        ProblemKind: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "method_not_allowed" | "lease_lost" | "conflict" | "offset_mismatch" | "too_large" | "archive_refused" | "file_missing" | "digest_mismatch" | "join_refused" | "direct_mode_off" | "rate_limited" | "disk_full" | "unavailable" | "timed_out" | "unreachable" | "internal" | "unknown";
+        ProblemKind: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "method_not_allowed" | "lease_lost" | "conflict" | "key_reused" | "offset_mismatch" | "too_large" | "archive_refused" | "file_missing" | "digest_mismatch" | "join_refused" | "direct_mode_off" | "rate_limited" | "disk_full" | "unavailable" | "timed_out" | "unreachable" | "internal" | "unknown";
         /** @description How the worker is to behave: reply to `POST /api/workers/register`. */
         RegisterReply: {
             /** @description The id it was registered under. */
@@ -975,6 +1382,12 @@ export interface components {
             slots: number;
             /** @description How well it isolates jobs. */
             sandboxLevel: components["schemas"]["SandboxLevel"];
+            /** @description Labels that jobs may ask for, at most 32. */
+            labels?: string[];
+            /** @description What the owner lets jobs reach of the network. */
+            network?: components["schemas"]["Network"];
+            /** @description Inputs it has at hand, so that jobs with these come here first; at most 1,000. */
+            cachedInputs?: components["schemas"]["Digest"][];
         };
         /** @description A worker reports a failure that is not the command's own: body of `PUT /api/jobs/submit-result`. */
         ReportFailure: {
@@ -990,6 +1403,59 @@ export interface components {
             /** @description The same for a person, with what and where. */
             errorMessage: string;
         };
+        /** @description What a PC must be and have to run a job. Jobs with equal requirements stand in one line. */
+        Requirements: {
+            /**
+             * @description `linux`, `windows`, `macos`, or `unix` for both but Windows; any unless told.
+             * @default null
+             */
+            os: string | null;
+            /**
+             * @description `x86_64`, `aarch64`, …; any unless told.
+             * @default null
+             */
+            arch: string | null;
+            /**
+             * Format: int32
+             * @description At least this many logical processors.
+             * @default 0
+             */
+            minCpus: number;
+            /**
+             * Format: int64
+             * @description At least this much memory, in bytes.
+             * @default 0
+             */
+            minMemoryBytes: number;
+            /**
+             * @description Labels that the PC must have, all of them.
+             * @default []
+             */
+            labels: string[];
+            /**
+             * @description The least isolation the command may run under.
+             * @default l2
+             */
+            minSandbox: components["schemas"]["SandboxLevel"];
+            /**
+             * @description What the command may reach of the network.
+             * @default none
+             */
+            network: components["schemas"]["Network"];
+        };
+        /** @description What became of one of several results. */
+        ResultOutcome: {
+            /** @description It is recorded, now or by the same report before. */
+            recorded: components["schemas"]["ResultReply"];
+        } | {
+            /** @description It changed nothing; the same problem that it would have got alone. */
+            refused: components["schemas"]["Problem"];
+        };
+        /** @description What became of each of several results: reply to [`SubmitResults`]. */
+        ResultReplies: {
+            /** @description One for each result, in the same order. */
+            replies: components["schemas"]["ResultOutcome"][];
+        };
         /** @description What became of the job: reply to both forms of `submit-result`. */
         ResultReply: {
             /** @description The job. */
@@ -997,6 +1463,8 @@ export interface components {
             /** @description Its state after the report. */
             status: components["schemas"]["JobState"];
         };
+        /** @description Body of `POST /api/jobs/submit-result`: one result, or several. */
+        Results: components["schemas"]["SubmitResults"] | components["schemas"]["SubmitResult"];
         /**
          * @description What a token allows. Ordered: each includes what is below it.
          * @enum {string}
@@ -1007,6 +1475,11 @@ export interface components {
          * @enum {string}
          */
         SandboxLevel: "l0" | "l1" | "l2" | "l3";
+        /**
+         * @description What reads the lines of a command.
+         * @enum {string}
+         */
+        Shell: "sh" | "cmd" | "powershell";
         /** @description A stored file: reply to `POST /api/files/upload`. */
         StoredFile: {
             /** @description Its name in the store. */
@@ -1037,7 +1510,8 @@ export interface components {
             attempt: number;
             /**
              * Format: int32
-             * @description Exit code of the last line that ran; absent when a signal ended it.
+             * @description Exit code of the last line that ran, or with `onError: continue` of the last that failed; 128 and its number
+             *     after a signal.
              */
             exitCode?: number | null;
             /** @description What went wrong beyond the exit code, for a person: `line 2 was ended by signal 9`. */
@@ -1046,6 +1520,11 @@ export interface components {
             artifacts?: components["schemas"]["Artifact"][];
             /** @description The last bytes of output, so that a short job needs no request of its own for them. */
             output?: components["schemas"]["OutputPart"][];
+        };
+        /** @description Several results in one request: the other body of `POST /api/jobs/submit-result`. */
+        SubmitResults: {
+            /** @description At most 64. Each is recorded or refused by itself. */
+            results: components["schemas"]["SubmitResult"][];
         };
         /**
          * @description Why a worker takes no work. The same enum from the policy up to the page.
@@ -1058,6 +1537,11 @@ export interface components {
          * @example 1795000000000
          */
         Timestamp: number;
+        /**
+         * @description What a job waits for.
+         * @enum {string}
+         */
+        WaitReason: "held" | "blocked" | "backoff" | "noneFits" | "noneAvailable" | "allBusy" | "othersFirst" | "starting";
         /** @description Who a token belongs to: reply to `GET /api/whoami`. */
         WhoAmI: {
             /** @description The token's name. */
@@ -1108,6 +1592,13 @@ export interface components {
             running?: components["schemas"]["LeaseKey"][];
             /** @description How well it isolates jobs, by its own test. */
             sandboxLevel: components["schemas"]["SandboxLevel"];
+            /** @description Labels that jobs may ask for. */
+            labels?: string[];
+            /** @description What its owner lets jobs reach of the network. */
+            network?: components["schemas"]["Network"];
+            /** @description Whether it is to end what runs and take nothing new. */
+            draining?: boolean;
+            sickSince?: components["schemas"]["Timestamp"] | null;
         };
         /**
          * Format: uuid
@@ -1118,6 +1609,11 @@ export interface components {
         WorkerList: {
             /** @description By host name. */
             workers: components["schemas"]["Worker"][];
+        };
+        /** @description Names a PC: body of `POST /api/workers/release`. */
+        WorkerRef: {
+            /** @description The PC. */
+            workerId: components["schemas"]["WorkerId"];
         };
         /**
          * @description What a worker is doing.
@@ -1149,6 +1645,65 @@ export interface operations {
                 };
                 content: {
                     "text/html": string;
+                };
+            };
+            /** @description Any other failure, as a problem document */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    follow_pool: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Resume after this event */
+                "last-event-id"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Changes, for as long as the reader stays */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": components["schemas"]["PoolEvent"];
+                };
+            };
+            /** @description `invalid`: not an id of this stream */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`, or `join_refused` for a join code */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: the token does not allow this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description Any other failure, as a problem document */
@@ -1457,6 +2012,8 @@ export interface operations {
                 status?: components["schemas"]["JobState"];
                 /** @description Only jobs whose current or last attempt was on this worker. */
                 workerId?: components["schemas"]["WorkerId"];
+                /** @description The jobs of this array, by their number; otherwise an array is listed as one job and its jobs are not. */
+                arrayId?: components["schemas"]["JobId"];
                 /** @description At most this many, 1 to 500; 50 unless told. */
                 limit?: number;
                 /** @description Where the last page ended: its `next`. */
@@ -1524,7 +2081,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["CancelJob"];
+                "application/json": components["schemas"]["JobRef"];
             };
         };
         responses: {
@@ -1618,6 +2175,8 @@ export interface operations {
                 status?: components["schemas"]["JobState"];
                 /** @description Only jobs whose current or last attempt was on this worker. */
                 workerId?: components["schemas"]["WorkerId"];
+                /** @description The jobs of this array, by their number; otherwise an array is listed as one job and its jobs are not. */
+                arrayId?: components["schemas"]["JobId"];
                 /** @description At most this many, 1 to 500; 50 unless told. */
                 limit?: number;
                 /** @description Where the last page ended: its `next`. */
@@ -1743,15 +2302,6 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `conflict`: the idempotency key was used for another submission */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
             /** @description `too_large` */
             413: {
                 headers: {
@@ -1761,8 +2311,76 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `file_missing` or `archive_refused` */
+            /** @description `key_reused`: the idempotency key was used for another submission; `file_missing` or `archive_refused` */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Any other failure, as a problem document */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    explain_job: {
+        parameters: {
+            query: {
+                /** @description The job. */
+                jobId: components["schemas"]["JobId"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Why it waits */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Explanation"];
+                };
+            };
+            /** @description `invalid`: `detail` names the field and the rule */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`, or `join_refused` for a join code */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: the token does not allow this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1842,6 +2460,102 @@ export interface operations {
             };
         };
     };
+    hold_job: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JobRef"];
+            };
+        };
+        responses: {
+            /** @description The job as it now stands */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            /** @description `invalid`: `detail` names the field and the rule */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`, or `join_refused` for a join code */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: the token does not allow this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `timed_out`: the body did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `conflict`: the job runs or has ended */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too_large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Any other failure, as a problem document */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     follow_output: {
         parameters: {
             query: {
@@ -1902,6 +2616,198 @@ export interface operations {
             };
             /** @description `not_found` */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Any other failure, as a problem document */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    release_job: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JobRef"];
+            };
+        };
+        responses: {
+            /** @description The job as it now stands */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            /** @description `invalid`: `detail` names the field and the rule */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`, or `join_refused` for a join code */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: the token does not allow this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `timed_out`: the body did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `conflict`: the job runs or has ended */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too_large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Any other failure, as a problem document */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resubmit_job: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JobRef"];
+            };
+        };
+        responses: {
+            /** @description The new job */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            /** @description `invalid`: `detail` names the field and the rule */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`, or `join_refused` for a join code */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: the token does not allow this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `timed_out`: the body did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `conflict`: the job has not ended */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too_large` */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2183,17 +3089,17 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["SubmitResult"];
+                "application/json": components["schemas"]["Results"];
             };
         };
         responses: {
-            /** @description Recorded, now or by the same report before */
+            /** @description Recorded, now or by the same report before; of several, what became of each */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ResultReply"];
+                    "application/json": components["schemas"]["ResultReplies"];
                 };
             };
             /** @description `invalid`: `detail` names the field and the rule */
@@ -2375,6 +3281,93 @@ export interface operations {
             };
             /** @description `forbidden`: the token does not allow this */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Any other failure, as a problem document */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    drain_worker: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DrainWorker"];
+            };
+        };
+        responses: {
+            /** @description The PC as it now stands */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Worker"];
+                };
+            };
+            /** @description `invalid`: `detail` names the field and the rule */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`, or `join_refused` for a join code */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: the token does not allow this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `timed_out`: the body did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too_large` */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2578,6 +3571,93 @@ export interface operations {
             };
             /** @description `conflict`: another PC has this id */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too_large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Any other failure, as a problem document */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    release_worker: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WorkerRef"];
+            };
+        };
+        responses: {
+            /** @description The PC as it now stands */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Worker"];
+                };
+            };
+            /** @description `invalid`: `detail` names the field and the rule */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`, or `join_refused` for a join code */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: the token does not allow this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `timed_out`: the body did not arrive in time */
+            408: {
                 headers: {
                     [name: string]: unknown;
                 };

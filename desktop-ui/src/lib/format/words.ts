@@ -38,6 +38,7 @@ export function isTerminal(state: JobState): boolean {
 export const ENDING_NAME: Record<AttemptEnding, string> = {
   succeeded: 'Succeeded',
   commandFailed: 'Command failed',
+  timedOut: 'Took too long',
   refused: 'Refused',
   couldNotRun: 'Could not run there',
   givenBack: 'Given back',
@@ -48,6 +49,7 @@ export const ENDING_NAME: Record<AttemptEnding, string> = {
 export const ENDING_TONE: Record<AttemptEnding, Tone> = {
   succeeded: 'good',
   commandFailed: 'bad',
+  timedOut: 'bad',
   refused: 'bad',
   couldNotRun: 'waiting',
   givenBack: 'waiting',

@@ -14,7 +14,7 @@ use futures_util::StreamExt as _;
 use lull_shared::{
     client::Client,
     ids::{JobId, WorkerId},
-    jobs::{CreateJob, JobState},
+    jobs::{CreateJob, JobState, Requirements},
     output::{OutputEvent, OutputView},
     workers::SandboxLevel,
 };
@@ -145,7 +145,7 @@ async fn lose_a_worker(
     let request = CreateJob {
         command: counting_line().to_owned(),
         name: Some("count to eight".to_owned()),
-        min_sandbox: SandboxLevel::L0,
+        requirements: Requirements { min_sandbox: SandboxLevel::L0, ..Requirements::default() },
         ..CreateJob::default()
     };
     let job_id = client.create_job(&request).await?.job_id;

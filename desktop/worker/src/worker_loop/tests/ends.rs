@@ -9,7 +9,7 @@ async fn a_lost_lease_ends_the_job_without_a_report() {
     stage.coordinator.offer(job.clone());
     stage.saw(&[Seen::Started]).await;
     stage.coordinator.now().next_heartbeat =
-        HeartbeatReply { lost: vec![job.key()], cancel: Vec::new() };
+        HeartbeatReply { lost: vec![job.key()], ..HeartbeatReply::default() };
     stage.saw(&[Seen::Started, Seen::Killed]).await;
     stage.nothing_is_left().await;
     assert!(stage.coordinator.now().reports.is_empty());
