@@ -176,8 +176,9 @@ impl Task {
         let folder = self.direct.folder.join(self.job.job_id.to_string());
         let spec = RunSpec {
             folder: folder.clone(),
-            command: self.job.command.clone(),
+            program: runner::Program::lines(&self.job.command),
             env: std::collections::BTreeMap::new(),
+            time_limit: None,
             input: self.file.as_ref().and_then(|file| file.local_path().ok()),
             outputs: self.job.outputs.clone(),
             limits: Limits::default(),

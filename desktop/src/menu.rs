@@ -148,6 +148,9 @@ fn icon(status: &LocalStatus) -> Icon {
         )
         | (Connection::Connected { .. }, WorkerState::Offline) => Icon::NotConnected,
         (Connection::Connected { .. }, WorkerState::Ready) => Icon::Ready,
+        (Connection::Connected { .. }, WorkerState::Draining) if status.running.is_empty() => {
+            Icon::Waiting
+        }
         (Connection::Connected { .. }, WorkerState::Working | WorkerState::Draining) => {
             Icon::Working
         }
@@ -169,6 +172,9 @@ fn headline(status: &LocalStatus) -> String {
         (Connection::Refused { address, .. }, _) => format!("Refused by {}", host(address)),
         (Connection::Connected { .. }, WorkerState::Ready) => "Ready for work".to_owned(),
         (Connection::Connected { .. }, WorkerState::Working) => format!("Working on {jobs}"),
+        (Connection::Connected { .. }, WorkerState::Draining) if status.running.is_empty() => {
+            "Takes no new jobs for now".to_owned()
+        }
         (Connection::Connected { .. }, WorkerState::Draining) => format!("Finishing {jobs}"),
         (Connection::Connected { .. }, WorkerState::Offline) => "Not connected".to_owned(),
         (Connection::Connected { .. }, WorkerState::Suspended | WorkerState::Unknown) => {
@@ -278,6 +284,7 @@ mod tests {
             (connected(State::Working, None, 1), Icon::Working, "Working on 1 job"),
             (connected(State::Working, None, 3), Icon::Working, "Working on 3 jobs"),
             (connected(State::Draining, None, 1), Icon::Working, "Finishing 1 job"),
+            (connected(State::Draining, None, 0), Icon::Waiting, "Takes no new jobs for now"),
             (connected(State::Offline, None, 0), Icon::NotConnected, "Not connected"),
             (suspended(Why::OwnerActive), Icon::Waiting, "Waiting: you are using this PC"),
             (suspended(Why::CpuBusy), Icon::Waiting, "Waiting: other programs are busy"),

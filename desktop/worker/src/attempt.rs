@@ -4,6 +4,7 @@
 //! can change the job.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,7 +14,7 @@ use lull_shared::{
     archive,
     client::ClientError,
     ids::Digest,
-    jobs::{Assignment, AttemptEnding, FailureKind, LeaseKey, OutputPart},
+    jobs::{Assignment, AttemptEnding, FailureKind, LeaseKey, Network, OutputPart},
     local::LocalAttempt,
     problem::ProblemKind,
     time::{Clock, Timestamp},
@@ -31,7 +32,7 @@ use crate::{
     history::{Ended, History},
     identity::innermost,
     output,
-    runner::{self, Control, Controlled, KillReason, RunEnding, RunOutcome, RunSpec},
+    runner::{self, Control, Controlled, KillReason, Program, RunEnding, RunOutcome, RunSpec},
     sandbox::Sandbox,
     spool::{End, Report, Spool, file_stem},
 };
@@ -51,6 +52,8 @@ pub(crate) struct Tools {
     pub(crate) history: History,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) jobs: PathBuf,
+    /// What the owner lets jobs reach of the network.
+    pub(crate) network: Network,
 }
 
 /// How far an attempt is.
@@ -242,6 +245,11 @@ async fn execute(
         );
         return Ran::Failed(FailureKind::SandboxUnavailable, message);
     }
+    if assignment.network > tools.network {
+        let message =
+            "the job asks for the internet, which this PC does not grant to jobs".to_owned();
+        return Ran::Failed(FailureKind::SandboxUnavailable, message);
+    }
     // From here on a worker that is started again knows by the folder that this attempt was cut off.
     if let Err(error) = fs::create_dir_all(folder) {
         return Ran::Failed(kind_of(&error), format!("could not make the job's folder: {error}"));
@@ -262,8 +270,9 @@ async fn execute(
     }
     let spec = RunSpec {
         folder: folder.to_owned(),
-        command: assignment.command.clone(),
-        env: assignment.env.clone(),
+        program: program(assignment),
+        env: environment(assignment),
+        time_limit: assignment.timeout_secs.map(|secs| Duration::from_secs(secs.into())),
         input: input.as_ref().map(Held::path),
         outputs: assignment.outputs.clone(),
         limits: archive::Limits::default(),
@@ -280,6 +289,22 @@ async fn execute(
     };
     let (outcome, unsent) = tokio::join!(run, pump);
     Ran::Outcome(outcome, unsent)
+}
+
+fn program(assignment: &Assignment) -> Program {
+    if !assignment.argv.is_empty() {
+        return Program::Argv(assignment.argv.clone());
+    }
+    let lines = assignment.command.lines().map(str::to_owned).collect();
+    Program::Lines { lines, shell: assignment.shell, on_error: assignment.on_error }
+}
+
+/// The job's own variables, and what names the attempt.
+fn environment(assignment: &Assignment) -> BTreeMap<String, String> {
+    let mut env = assignment.env.clone();
+    env.insert("LULL_JOB_ID".to_owned(), assignment.job_id.to_string());
+    env.insert("LULL_ATTEMPT".to_owned(), assignment.attempt.to_string());
+    env
 }
 
 /// Gets the input, waiting for a network that is away. What is wrong with the input itself ends the attempt.
@@ -344,9 +369,7 @@ impl Ran {
 fn killed(reason: KillReason) -> Option<End> {
     let (kind, message) = match reason {
         KillReason::Cancelled => (FailureKind::Cancelled, "a person cancelled the job"),
-        KillReason::OwnerReturned => {
-            (FailureKind::OwnerReturned, "the PC's owner came back and stayed")
-        }
+        KillReason::OwnerReturned => (FailureKind::OwnerReturned, "the PC's owner came back"),
         KillReason::WorkerStopping => (FailureKind::WorkerStopping, "the worker was shut down"),
         KillReason::LeaseLost => return None,
     };

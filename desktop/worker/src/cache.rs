@@ -136,28 +136,37 @@ impl Cache {
         let _ = File::options().write(true).open(path).and_then(|file| file.set_modified(now));
     }
 
+    /// What is here, used last first.
+    pub(crate) fn newest(&self, count: usize) -> Vec<Digest> {
+        let mut files = self.files();
+        files.sort_by(|one, other| other.cmp(one));
+        let names = files.iter().filter_map(|(_, _, path)| digest_of(path));
+        names.take(count).collect()
+    }
+
+    /// Every file with its last use and size.
+    fn files(&self) -> Vec<(SystemTime, u64, PathBuf)> {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
+        let file = |entry: io::Result<fs::DirEntry>| {
+            let entry = entry.ok()?;
+            let metadata = entry.metadata().ok()?;
+            Some((metadata.modified().ok()?, metadata.len(), entry.path()))
+        };
+        entries.filter_map(file).collect()
+    }
+
     /// Removes what was unused longest until the rest fits.
     fn prune(&self) {
         // Held from the listing on: of two at once, the second must not count what the first removed.
         let used = self.used();
-        let Ok(entries) = fs::read_dir(&self.folder) else { return };
-        let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
-            .filter_map(|entry| {
-                let entry = entry.ok()?;
-                let metadata = entry.metadata().ok()?;
-                Some((metadata.modified().ok()?, metadata.len(), entry.path()))
-            })
-            .collect();
+        let mut files = self.files();
         files.sort();
         let mut total: u64 = files.iter().map(|(_, size, _)| size).sum();
         for (_, size, path) in files {
             if total <= self.bytes_max {
                 return;
             }
-            let free = path
-                .file_name()
-                .and_then(|name| name.to_str()?.parse().ok())
-                .is_some_and(|digest: Digest| !used.contains_key(&digest));
+            let free = digest_of(&path).is_some_and(|digest| !used.contains_key(&digest));
             if free && fs::remove_file(path).is_ok() {
                 total -= size;
             }
@@ -171,6 +180,11 @@ impl Cache {
     fn used(&self) -> MutexGuard<'_, HashMap<Digest, Used>> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whose file it is; half a file has a longer name and is nobody's.
+fn digest_of(path: &Path) -> Option<Digest> {
+    path.file_name()?.to_str()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -221,6 +235,20 @@ mod tests {
         assert!(cache.path(new).exists());
         drop(held);
         assert!(cache.used().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_was_used_last_is_named_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let coordinator = Coordinator::default();
+        let cache = cache(folder.path(), false, 100);
+        let [one, two, three] = [b"one--", b"two--", b"three"].map(|b| put(&coordinator, b));
+        for digest in [one, two, three, one] {
+            drop(cache.fetch(digest, &coordinator).await.unwrap());
+        }
+        fs::write(folder.path().join("half.part"), b"x").unwrap();
+        assert_eq!(cache.newest(10), [one, three, two]);
+        assert_eq!(cache.newest(2), [one, three]);
     }
 
     #[tokio::test]

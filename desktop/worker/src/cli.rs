@@ -15,7 +15,7 @@ use tokio::{sync::watch, time};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
-    Worker, WorkerConfig, WorkerHandle, backoff::Backoff, history, identity::JoinError,
+    Labels, Worker, WorkerConfig, WorkerHandle, backoff::Backoff, history, identity::JoinError,
     signals::Signals,
 };
 
@@ -34,6 +34,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
           Join a pool and work while nobody uses this PC. Later starts need no code.
   lull-worker --always --slots 4
           A server without an owner: work always, four jobs at once.
+  lull-worker --label gpu --label blender
+          A PC that jobs asking for these labels may run on.
   lull-worker history
           What ran on this PC, newest first.
 
@@ -58,6 +60,10 @@ pub struct Cli {
     /// Work whatever this PC is used for: for a server with no owner to mind.
     #[arg(long, env = "LULL_ALWAYS")]
     always: bool,
+
+    /// What this PC has that jobs may ask for, such as `gpu` or a program's name; may be given several times
+    #[arg(long = "label", env = "LULL_LABELS", value_delimiter = ',', value_name = "LABEL")]
+    labels: Vec<String>,
 
     /// How log lines on standard error look [default: text on a terminal, json otherwise]
     #[arg(long, env = "LULL_LOG", value_name = "FORMAT")]
@@ -124,7 +130,8 @@ fn show_history(cli: &Cli, limit: u32, json: bool) -> anyhow::Result<()> {
 
 fn work(cli: &Cli) -> anyhow::Result<()> {
     let data_dir = data_dir(cli)?;
-    let config = WorkerConfig { data_dir, slots: cli.slots, always: cli.always };
+    let labels = Labels::new(cli.labels.iter().cloned())?;
+    let config = WorkerConfig { data_dir, slots: cli.slots, always: cli.always, labels };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(serve(cli, config));
     // Whatever still waits for the disk is not waited for.

@@ -30,6 +30,6 @@ pub mod api;
 pub mod history;
 pub mod identity;
 
-pub use config::WorkerConfig;
+pub use config::{InvalidLabels, Labels, WorkerConfig};
 pub use handle::{StartError, Worker, WorkerHandle};
 pub use identity::{JoinError, Membership};

@@ -1,12 +1,14 @@
 //! What this PC is, and how it is being used.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     time::{Duration, Instant},
 };
 
 use lull_shared::{
     ids::WorkerId,
+    jobs::Network,
     workers::{RegisterWorker, SandboxLevel},
 };
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
@@ -148,8 +150,9 @@ pub fn describe(worker_id: WorkerId, slots: u32, sandbox_level: SandboxLevel) ->
         version: env!("CARGO_PKG_VERSION").to_owned(),
         slots,
         sandbox_level,
-        labels: std::collections::BTreeSet::new(),
-        network: lull_shared::jobs::Network::None,
+        labels: BTreeSet::new(),
+        // The owner cannot grant more yet.
+        network: Network::None,
         cached_inputs: Vec::new(),
     }
 }

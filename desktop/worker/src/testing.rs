@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -13,8 +13,8 @@ use lull_shared::{
     credentials::{JoinCode, SpkiPin},
     ids::{Digest, JobId},
     jobs::{
-        Assignment, ClaimQuery, ClaimReply, JobState, LeaseKey, ReportFailure, ResultReply,
-        SubmitResult,
+        Assignment, ClaimQuery, ClaimReply, JobState, LeaseKey, Network, OnError, OnOwnerReturn,
+        ReportFailure, ResultReply, SubmitResult,
     },
     output::{AppendQuery, AppendReply, Stream},
     problem::{Problem, ProblemKind},
@@ -31,7 +31,7 @@ use crate::{
     api::{Connector, CoordinatorApi},
     identity::Membership,
     machine::{Machine, Sample},
-    sandbox::{Exit, Launch, Sandbox, SandboxError, SandboxProcess, Started},
+    sandbox::{Exit, Launch, Program, Sandbox, SandboxError, SandboxProcess, Started},
     spool::part_bytes,
 };
 
@@ -84,6 +84,8 @@ pub(crate) struct Played {
     pub(crate) bearers: Vec<String>,
     pub(crate) heartbeats: Vec<Heartbeat>,
     pub(crate) next_heartbeat: HeartbeatReply,
+    /// Every reply says so.
+    pub(crate) drain: bool,
     pub(crate) cancel_on_output: bool,
     pub(crate) claims: Vec<ClaimQuery>,
     pub(crate) output: HashMap<(LeaseKey, &'static str), Vec<u8>>,
@@ -209,7 +211,8 @@ impl CoordinatorApi for Coordinator {
         let heartbeat = heartbeat.clone();
         self.answer(Request::Heartbeat, |played| {
             played.heartbeats.push(heartbeat);
-            Ok(std::mem::take(&mut played.next_heartbeat))
+            let drain = played.drain;
+            Ok(HeartbeatReply { drain, ..std::mem::take(&mut played.next_heartbeat) })
         })
         .await
     }
@@ -322,19 +325,19 @@ pub(crate) fn job(command: &str) -> Assignment {
         lease_ms: 60_000,
         name: command.to_owned(),
         command: command.to_owned(),
+        argv: Vec::new(),
+        shell: None,
+        on_error: OnError::Stop,
+        timeout_secs: None,
         filename: None,
         file_url: None,
         file_digest: None,
         env: BTreeMap::new(),
         outputs: Vec::new(),
         min_sandbox: SandboxLevel::L2,
+        network: Network::None,
+        on_owner_return: OnOwnerReturn::Pause,
         submitted_by: "ana".to_owned(),
-        argv: Vec::new(),
-        shell: None,
-        on_error: lull_shared::jobs::OnError::Stop,
-        timeout_secs: None,
-        network: lull_shared::jobs::Network::None,
-        on_owner_return: lull_shared::jobs::OnOwnerReturn::Pause,
     }
 }
 
@@ -371,7 +374,7 @@ pub(crate) enum Seen {
 pub(crate) struct FakeSandbox {
     seen: Arc<Mutex<Vec<Seen>>>,
     leave: Arc<watch::Sender<bool>>,
-    pub(crate) folders: Arc<Mutex<Vec<PathBuf>>>,
+    pub(crate) launches: Arc<Mutex<Vec<Launch>>>,
 }
 
 impl FakeSandbox {
@@ -401,10 +404,13 @@ impl Sandbox for FakeSandbox {
 
     async fn start(&self, launch: &Launch) -> Result<Started, SandboxError> {
         self.note(Seen::Started);
-        self.folders.lock().unwrap().push(launch.folder.clone());
+        self.launches.lock().unwrap().push(launch.clone());
         let (stdout, mut out) = tokio::io::duplex(64 * 1024);
         let (stderr, _) = tokio::io::duplex(64);
-        let lines = launch.lines.clone();
+        let lines = match &launch.program {
+            Program::Lines { lines, .. } => lines.clone(),
+            Program::Argv(argv) => vec![argv.join(" ")],
+        };
         let mut leave = self.leave.subscribe();
         let (exit, exited) = watch::channel(None);
         let play = tokio::spawn(async move {

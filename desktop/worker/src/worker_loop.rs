@@ -7,7 +7,7 @@ use std::{collections::HashMap, fs::File, sync::Arc};
 
 use lull_shared::{
     client::ClientError,
-    jobs::{ClaimReply, LeaseKey},
+    jobs::{ClaimReply, LeaseKey, OnOwnerReturn},
     local::{Connection, LocalAttempt, LocalHistory, LocalStatus},
     workers::{HeartbeatReply, RegisterReply, RegisterWorker, WorkerState},
 };
@@ -116,6 +116,7 @@ struct HeldAttempt {
     pool: u32,
     phase: Phase,
     steering: Steering,
+    on_owner_return: OnOwnerReturn,
     /// What the owner sees; none for what an earlier process left behind.
     local: Option<LocalAttempt>,
     lease: Duration,
@@ -146,6 +147,8 @@ struct Pool {
     heartbeat_every: Duration,
     heartbeat_backoff: Backoff,
     heartbeat_running: bool,
+    /// An administrator wants nothing new to be taken.
+    draining: bool,
     claim_at: Instant,
     claim_backoff: Backoff,
     /// The question for jobs that is on its way, and when it was asked.
@@ -361,7 +364,7 @@ impl WorkerLoop {
     }
 
     const fn state(&self, working: bool) -> WorkerState {
-        if self.stopping.is_some() {
+        if self.stopping.is_some() || self.pool.draining {
             WorkerState::Draining
         } else if self.decision.reason().is_some() {
             WorkerState::Suspended

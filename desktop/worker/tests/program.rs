@@ -80,6 +80,17 @@ fn a_damaged_code_ends_the_program_and_is_not_repeated() {
 }
 
 #[test]
+fn a_label_that_is_none_is_refused_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (output, said) =
+        ended(program(folder.path()).args(["--label", "gpu", "--label", "two words"]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("\"two words\" is not a label"), "{said}");
+    let (_, said) = ended(program(folder.path()).env("LULL_LABELS", "a,b/c"));
+    assert!(said.contains("\"b/c\" is not a label"), "{said}");
+}
+
+#[test]
 fn history_needs_neither_worker_nor_pool() {
     let folder = tempfile::tempdir().unwrap();
     let (output, said) = ended(program(folder.path()).arg("history"));

@@ -13,9 +13,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lull_shared::{archive::Limits, jobs::FailureKind, output::Stream, workers::SandboxLevel};
+use lull_shared::{
+    archive::Limits,
+    jobs::{FailureKind, OnError, Shell},
+    output::Stream,
+    workers::SandboxLevel,
+};
 use lull_worker::{
-    runner::{self, Control, KillReason, RunEnding, RunOutcome, RunSpec},
+    runner::{self, Control, KillReason, Program, RunEnding, RunOutcome, RunSpec},
     sandbox::{Launch, PlainTree, Sandbox, SandboxError, Started, default_sandbox},
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
@@ -257,6 +262,157 @@ async fn x3_the_longest_command_runs() {
     let line = format!("true {}", "x".repeat(60_000));
     for sandbox in both().await {
         let (outcome, _, _) = run(&sandbox, &line).await;
+        assert_eq!(code(&outcome), 0);
+    }
+}
+
+#[tokio::test]
+async fn lines_go_on_after_a_failure_when_asked_to() {
+    for sandbox in both().await {
+        let (outcome, stdout, _) =
+            run_going_on(&sandbox, "echo a\nexit 7\n\nno-such-program\necho b").await;
+        assert_eq!(stdout, "a\nb\n");
+        assert_eq!(
+            outcome.ending,
+            RunEnding::Exited {
+                exit_code: 127,
+                error_message: Some("line 4: command not found (exit code 127)".to_owned())
+            }
+        );
+        let (outcome, stdout, _) = run_going_on(&sandbox, "echo a\ntrue").await;
+        assert_eq!((code(&outcome), stdout.as_str()), (0, "a\n"));
+        let (outcome, _, _) = run_going_on(&sandbox, "exit 3").await;
+        assert_eq!(code(&outcome), 3);
+    }
+}
+
+#[tokio::test]
+async fn more_lines_than_a_pipe_holds_reports_of_run_to_the_end() {
+    let command = ":\n".repeat(12_000) + "exit 5";
+    let (outcome, _, _) = run(&plain(), &command).await;
+    assert_eq!(
+        outcome.ending,
+        RunEnding::Exited {
+            exit_code: 5,
+            error_message: Some("line 12001 ended with exit code 5".to_owned())
+        }
+    );
+}
+
+#[tokio::test]
+async fn a_shell_that_is_not_here_is_said_clearly() {
+    for sandbox in both().await {
+        for (shell, name) in [(Shell::Cmd, "cmd"), (Shell::Powershell, "powershell")] {
+            let mut job = Job::new("echo ran", &sandbox);
+            job.spec.program = lines("echo ran", Some(shell), OnError::Stop);
+            let (outcome, stdout, _) = job.run().await;
+            exec_failed(&outcome, name);
+            assert_eq!(stdout, "");
+        }
+        let mut job = Job::new("", &sandbox);
+        job.spec.program = lines("echo ran", Some(Shell::Sh), OnError::Stop);
+        assert_eq!(job.run().await.1, "ran\n");
+    }
+}
+
+// A program without a shell.
+
+#[tokio::test]
+async fn x2_arguments_arrive_as_they_are() {
+    let arguments = [
+        "%s\\n",
+        "",
+        "a 'b' \"c\"",
+        "$HOME `id` $(id)",
+        "two\nlines",
+        "%PATH% & calc.exe ^ | > <",
+        "-c",
+        "*",
+        "; exit 9",
+        "é\u{1f600}",
+    ];
+    for sandbox in both().await {
+        let (outcome, stdout, _) =
+            run_argv(&sandbox, &[&["/usr/bin/printf"], &arguments[..]].concat()).await;
+        let expected: String = arguments[1..].iter().map(|text| format!("{text}\n")).collect();
+        assert_eq!((code(&outcome), stdout), (0, expected));
+        let (outcome, _, _) = run_argv(&sandbox, &["sh", "-c", "exit $#", "x", "y", "z"]).await;
+        assert_eq!(
+            outcome.ending,
+            RunEnding::Exited {
+                exit_code: 2,
+                error_message: Some("the program ended with exit code 2".to_owned())
+            }
+        );
+    }
+}
+
+#[tokio::test]
+async fn x2_a_program_of_the_job_s_own_folder_and_path_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("tool"), "#!/bin/sh\necho \"tool $1\"\n").unwrap();
+    fs::set_permissions(folder.path().join("tool"), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut zip = tempfile::NamedTempFile::new().unwrap();
+    lull_shared::archive::pack(folder.path(), zip.as_file_mut(), &mut |_| {}).unwrap();
+    for sandbox in both().await {
+        let mut job = Job::new("", &sandbox);
+        job.spec.input = Some(zip.path().to_owned());
+        job.spec.program = Program::Argv(["./tool", "a b"].map(str::to_owned).to_vec());
+        let (outcome, stdout, _) = job.run().await;
+        assert_eq!((code(&outcome), stdout.as_str()), (0, "tool a b\n"));
+    }
+}
+
+#[tokio::test]
+async fn x3_a_program_without_a_shell_that_cannot_run_is_refused() {
+    for sandbox in both().await {
+        for program in ["no-such-program", "/etc/passwd", "/usr", "./missing", ""] {
+            let (outcome, _, _) = run_argv(&sandbox, &[program, "argument"]).await;
+            exec_failed(&outcome, program);
+        }
+        let (outcome, _, _) = run_argv(&sandbox, &["true", "a\0b"]).await;
+        exec_failed(&outcome, "character");
+        // A program that says what the sandbox's own would say has run all the same.
+        let (outcome, _, _) =
+            run_argv(&sandbox, &["sh", "-c", "echo 'bwrap: execvp x: no' >&2; exit 1"]).await;
+        assert_eq!(code(&outcome), 1);
+    }
+}
+
+// Time limits.
+
+#[tokio::test]
+async fn a_command_that_takes_too_long_is_killed_with_its_tree_and_keeps_its_output() {
+    for (number, sandbox) in (74_000..).zip(both().await) {
+        let command = format!("echo begun; setsid sleep {number} & echo x > out; sleep {number}");
+        let mut job = Job::new(&command, &sandbox);
+        job.spec.time_limit = Some(Duration::from_secs(1));
+        job.spec.outputs = vec!["out".to_owned()];
+        let begun = Instant::now();
+        let (outcome, stdout, _) = job.run().await;
+        let RunEnding::Failed { kind: FailureKind::TimedOut, message } = &outcome.ending else {
+            panic!("{outcome:?}")
+        };
+        assert!(message.contains("limit of 1 s"), "{message}");
+        assert!(begun.elapsed() >= Duration::from_secs(1));
+        assert_eq!((stdout.as_str(), outcome.outputs), ("begun\n", None));
+        assert!(pids_with(&format!("sleep\0{number}")).is_empty(), "something lives on");
+    }
+}
+
+#[tokio::test]
+async fn time_in_which_a_job_is_frozen_does_not_count() {
+    for sandbox in both().await {
+        let mut job = Job::new("echo x > begun; while [ ! -e go ]; do sleep 0.01; done", &sandbox);
+        job.spec.time_limit = Some(Duration::from_secs(2));
+        let work = job.spec.folder.join("work");
+        let running = job.start();
+        eventually("the job runs", || work.join("begun").exists()).await;
+        running.control.suspend();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        running.control.resume();
+        fs::write(work.join("go"), "").unwrap();
+        let (outcome, _, _) = running.finish().await;
         assert_eq!(code(&outcome), 0);
     }
 }
@@ -604,8 +760,9 @@ impl Job {
         let parent = tempfile::tempdir().unwrap();
         let spec = RunSpec {
             folder: parent.path().join("attempt"),
-            command: command.to_owned(),
+            program: Program::lines(command),
             env: BTreeMap::new(),
+            time_limit: None,
             input: None,
             outputs: Vec::new(),
             limits: Limits::default(),
@@ -665,6 +822,33 @@ async fn outputs(command: &str, pattern: &str, limits: Limits) -> (RunOutcome, S
     job.spec.outputs = vec![pattern.to_owned()];
     job.spec.limits = limits;
     job.run().await
+}
+
+async fn run_going_on(sandbox: &Arc<dyn Sandbox>, command: &str) -> (RunOutcome, String, String) {
+    let mut job = Job::new(command, sandbox);
+    job.spec.program = lines(command, None, OnError::Continue);
+    job.run().await
+}
+
+async fn run_argv(sandbox: &Arc<dyn Sandbox>, argv: &[&str]) -> (RunOutcome, String, String) {
+    let mut job = Job::new("", sandbox);
+    job.spec.program = Program::Argv(argv.iter().copied().map(str::to_owned).collect());
+    job.run().await
+}
+
+fn lines(command: &str, shell: Option<Shell>, on_error: OnError) -> Program {
+    Program::Lines { lines: command.lines().map(str::to_owned).collect(), shell, on_error }
+}
+
+fn exec_failed(outcome: &RunOutcome, why: &str) {
+    match &outcome.ending {
+        RunEnding::Failed { kind: FailureKind::ExecFailed, message } => {
+            assert!(message.contains(why), "{message:?} does not say {why:?}");
+        }
+        other @ (RunEnding::Exited { .. } | RunEnding::Killed(_) | RunEnding::Failed { .. }) => {
+            panic!("not refused: {other:?}")
+        }
+    }
 }
 
 fn outputs_refused(outcome: &RunOutcome, why: &str) {

@@ -49,7 +49,7 @@ fn ending(attempt: &LocalAttempt) -> String {
         Some(AttemptEnding::CommandFailed) => attempt
             .exit_code
             .map_or_else(|| "failed".to_owned(), |code| format!("exit code {code}")),
-        Some(AttemptEnding::TimedOut) => "took too long".to_owned(),
+        Some(AttemptEnding::TimedOut) => "timed out".to_owned(),
         Some(AttemptEnding::Refused) => "refused".to_owned(),
         Some(AttemptEnding::CouldNotRun) => "could not run".to_owned(),
         Some(AttemptEnding::GivenBack) => "given back".to_owned(),

@@ -6,15 +6,21 @@ mod folder;
 mod outputs;
 mod pump;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use lull_shared::{archive, jobs::FailureKind, output::Stream};
-use tokio::{sync::mpsc, task};
+use tokio::{
+    sync::mpsc,
+    task,
+    time::{Instant, sleep},
+};
 
 pub use control::{Control, Controlled, KillReason};
 pub use folder::remove_folder;
 pub use outputs::Outputs;
+
+pub use crate::sandbox::Program;
 
 use crate::sandbox::{Exit, Launch, Sandbox, SandboxError, SandboxProcess};
 use control::Wish;
@@ -29,10 +35,12 @@ pub struct RunSpec {
     /// The attempt's folder. It is made (what was there is removed); the job sees only `work` in it, which is
     /// gone when the run ends; `outputs.zip` stays in it. The caller removes it with [`remove_folder`].
     pub folder: PathBuf,
-    /// The command, lines separated by `\n`.
-    pub command: String,
+    /// What to run.
+    pub program: Program,
     /// The job's environment variables.
     pub env: BTreeMap<String, String>,
+    /// How long it may run; time in which it is suspended does not count.
+    pub time_limit: Option<Duration>,
     /// A zip to unpack into `work`; it is checked again here.
     pub input: Option<PathBuf>,
     /// Patterns of the files to bring home, relative to `work`.
@@ -58,9 +66,9 @@ pub struct RunOutcome {
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunEnding {
-    /// The lines ran until the last one, or until one failed.
+    /// The program ran, or the lines did until the last one, or until one failed.
     Exited {
-        /// Exit code of the last line that ran; 128 and its number after a signal.
+        /// Exit code of the line that decided: the last that ran or, where lines go on, the last that failed; 128 and its number after a signal.
         exit_code: i32,
         /// What went wrong beyond the code, for a person: `line 2 was ended by signal 9 (exit code 137)`.
         error_message: Option<String>,
@@ -108,15 +116,20 @@ async fn run_here(
     let outcome = match run_in(&spec, sandbox.as_ref(), sink, &mut control).await {
         Ok(outcome) => outcome,
         Err(Stop::Killed(reason)) => RunOutcome::of(RunEnding::Killed(reason)),
+        Err(Stop::TimedOut(limit)) => {
+            let message = format!("the command ran longer than its limit of {} s", limit.as_secs());
+            RunOutcome::failed(FailureKind::TimedOut, message)
+        }
         Err(Stop::Failed(kind, message)) => RunOutcome::failed(kind, message),
     };
     folder::remove(work).await;
     outcome
 }
 
-/// Why a run ends before its lines did.
+/// Why a run ends before its program did.
 enum Stop {
     Killed(KillReason),
+    TimedOut(Duration),
     Failed(FailureKind, String),
 }
 
@@ -130,8 +143,7 @@ async fn run_in(
         .map_err(|message| Stop::Failed(FailureKind::OutputsRefused, message))?;
     folder::prepare(spec, control).await?;
 
-    let lines: Vec<String> = spec.command.lines().map(str::to_owned).collect();
-    let ending = if lines.iter().all(|line| line.trim().is_empty()) {
+    let ending = if spec.program.is_empty() {
         RunEnding::Exited {
             exit_code: 0,
             error_message: Some("the command has no line".to_owned()),
@@ -140,9 +152,10 @@ async fn run_in(
         // The sandbox starts elsewhere, where a relative path means something else.
         let folder = std::path::absolute(spec.folder.join(WORK))
             .map_err(|error| Stop::Failed(FailureKind::Internal, error.to_string()))?;
-        let launch = Launch { folder, lines, env: spec.env.clone() };
-        let exit = execute(&launch, sandbox, sink, control).await?;
-        RunEnding::Exited { exit_code: exit.code, error_message: what_happened(exit) }
+        let launch = Launch { folder, program: spec.program.clone(), env: spec.env.clone() };
+        let exit = execute(&launch, spec.time_limit, sandbox, sink, control).await?;
+        let error_message = what_happened(&spec.program, exit);
+        RunEnding::Exited { exit_code: exit.code, error_message }
     };
     let mut outcome = RunOutcome::of(ending);
     if !spec.outputs.is_empty() {
@@ -151,69 +164,86 @@ async fn run_in(
     Ok(outcome)
 }
 
-/// Runs the lines, and holds, lets go or kills them as the control wishes.
+/// Runs the program, and holds, lets go or kills it as the control and the time limit wish.
 async fn execute(
     launch: &Launch,
+    time_limit: Option<Duration>,
     sandbox: &dyn Sandbox,
     sink: OutputSink,
     control: &mut Controlled,
 ) -> Result<Exit, Stop> {
     control.until_running().await.map_err(Stop::Killed)?;
-    let started = sandbox.start(launch).await.map_err(|error| could_not_start(&error))?;
+    let started = sandbox.start(launch).await.map_err(|error| stop(&error))?;
     let mut process = started.process;
     let pumps = Pumps::start(started.stdout, started.stderr, sink);
-    let watched = watch(process.as_mut(), control).await;
+    let watched = watch(process.as_mut(), time_limit, control).await;
     if watched.is_err()
         && let Err(error) = process.kill().await
     {
         tracing::error!(error = %error_chain(&error), "a job's processes could not be killed");
     }
-    pumps.finish(watched.is_ok()).await;
+    // Who ran out of time still is told everything up to then.
+    pumps.finish(matches!(watched, Ok(_) | Err(Stop::TimedOut(_)))).await;
     watched
 }
 
-async fn watch(process: &mut dyn SandboxProcess, control: &mut Controlled) -> Result<Exit, Stop> {
+async fn watch(
+    process: &mut dyn SandboxProcess,
+    time_limit: Option<Duration>,
+    control: &mut Controlled,
+) -> Result<Exit, Stop> {
     let mut suspended = false;
+    let mut left = time_limit.unwrap_or(Duration::MAX);
     loop {
         match control.wish() {
             Wish::Kill(reason) => return Err(Stop::Killed(reason)),
             Wish::Suspend if !suspended => {
-                process.suspend().await.map_err(|error| internal(&error))?;
+                process.suspend().await.map_err(|error| stop(&error))?;
                 suspended = true;
             }
             Wish::Run if suspended => {
-                process.resume().await.map_err(|error| internal(&error))?;
+                process.resume().await.map_err(|error| stop(&error))?;
                 suspended = false;
             }
             Wish::Run | Wish::Suspend => {}
         }
+        let since = Instant::now();
         tokio::select! {
-            exit = process.wait() => return exit.map_err(|error| internal(&error)),
+            exit = process.wait() => return exit.map_err(|error| stop(&error)),
             () = control.changed() => {}
+            () = sleep(left), if time_limit.is_some() && !suspended => {
+                return Err(Stop::TimedOut(time_limit.unwrap_or_default()));
+            }
+        }
+        if !suspended {
+            left = left.saturating_sub(since.elapsed());
         }
     }
 }
 
-/// What a person should know about the last line besides its exit code.
-fn what_happened(exit: Exit) -> Option<String> {
+/// What a person should know about the line that decided, or the program, besides its exit code.
+fn what_happened(program: &Program, exit: Exit) -> Option<String> {
     let Exit { line, code } = exit;
+    let (who, by_shell) = match program {
+        Program::Lines { .. } => (format!("line {line}"), true),
+        Program::Argv(_) => ("the program".to_owned(), false),
+    };
     match code {
         0 => None,
-        126 => Some(format!("line {line}: the program cannot be executed (exit code 126)")),
-        127 => Some(format!("line {line}: command not found (exit code 127)")),
-        129..=192 => {
-            Some(format!("line {line} was ended by signal {} (exit code {code})", code - 128))
-        }
-        _ => Some(format!("line {line} ended with exit code {code}")),
+        126 if by_shell => Some(format!("{who}: the program cannot be executed (exit code 126)")),
+        127 if by_shell => Some(format!("{who}: command not found (exit code 127)")),
+        129..=192 => Some(format!("{who} was ended by signal {} (exit code {code})", code - 128)),
+        _ => Some(format!("{who} ended with exit code {code}")),
     }
 }
 
-fn could_not_start(error: &SandboxError) -> Stop {
-    Stop::Failed(FailureKind::SandboxUnavailable, error_chain(error))
-}
-
-fn internal(error: &SandboxError) -> Stop {
-    Stop::Failed(FailureKind::Internal, error_chain(error))
+fn stop(error: &SandboxError) -> Stop {
+    let kind = match error {
+        SandboxError::Program { .. } => FailureKind::ExecFailed,
+        SandboxError::Start { .. } => FailureKind::SandboxUnavailable,
+        SandboxError::Handle { .. } => FailureKind::Internal,
+    };
+    Stop::Failed(kind, error_chain(error))
 }
 
 /// An error and what caused it, on one line.

@@ -21,16 +21,18 @@ use async_trait::async_trait;
 use lull_shared::workers::SandboxLevel;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::{
-    io::{AsyncReadExt as _, Interest, unix::AsyncFd},
-    process::{Child, ChildStderr, Command},
+    io::{Interest, unix::AsyncFd},
+    process::{Child, Command},
     time::timeout,
 };
 
 use super::{
     Exit, Launch, Sandbox, SandboxError, SandboxProcess, Started,
     cgroup::{Group, Groups},
-    driver::{self, Reports, SHELL},
-    probe, spawner, tree,
+    driver::{self, Plan, Reports},
+    probe,
+    said::{self, Said},
+    spawner, tree,
 };
 
 /// Where distributions put it. The search path is not asked: whoever can write to it could stand in for the sandbox.
@@ -111,15 +113,16 @@ impl Bubblewrap {
 
     /// The job's own arguments go by a file that only bubblewrap sees: a command line is there for everybody to read,
     /// and the values of the job's environment are not for everybody.
-    fn command(&self, launch: &Launch, files: &Files) -> Command {
+    fn command(&self, plan: &Plan, files: &Files) -> Command {
         let mut command = Command::new(&self.program);
         command
             .env_clear()
             .current_dir("/")
             .arg("--args")
             .arg(files.arguments.as_raw_fd().to_string())
-            .arg(SHELL)
-            .args(driver::arguments(launch))
+            .arg("--")
+            .arg(&plan.program)
+            .args(&plan.arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let inherited = files.inherited();
@@ -132,11 +135,14 @@ impl Bubblewrap {
         command
     }
 
-    async fn launch(&self, launch: &Launch) -> io::Result<(Child, Reports)> {
+    async fn launch(&self, launch: &Launch, plan: &Plan) -> io::Result<(Child, Reports)> {
         let (writer, reports) = Reports::new()?;
         let files = Files::new(&self.arguments, launch, &writer)?;
-        let mut command = self.command(launch, &files);
-        command.stdin(driver::stdin(writer));
+        let mut command = self.command(plan, &files);
+        match plan.only_line {
+            Some(_) => command.stdin(Stdio::null()),
+            None => command.stdin(driver::stdin(writer)),
+        };
         let child = spawner::spawn(command).await?;
         drop(files);
         Ok((child, reports))
@@ -154,30 +160,40 @@ impl Sandbox for Bubblewrap {
     }
 
     async fn start(&self, launch: &Launch) -> Result<Started, SandboxError> {
-        driver::check(launch)?;
+        let plan = Plan::new(launch)?;
         let (mut child, mut reports) = self
-            .launch(launch)
+            .launch(launch, &plan)
             .await
             .map_err(|error| start_error("bubblewrap does not run", Some(error)))?;
         let pipes = child.stdout.take().zip(child.stderr.take());
         let (stdout, stderr) = pipes.ok_or_else(|| start_error("it has no pipes", None))?;
         // From here on dropping the process kills the tree.
-        let begun = reports.begun().await;
+        let begun = match plan.only_line {
+            Some(_) => reports.named().await,
+            None => reports.begun().await,
+        };
         let init = reports.child_pid.and_then(|pid| open_pidfd(pid).ok());
+        let said = Said::default();
         let process = Contained {
             child,
             reports,
             init,
             groups: self.groups.clone(),
             group: None,
+            only_line: plan.only_line,
+            said: said.clone(),
             exit: None,
         };
         if !begun {
-            return Err(start_error(&complaint(stderr).await, None));
+            let said = said::all(stderr).await;
+            return Err(start_error(
+                if said.is_empty() { "it ended at once" } else { &said },
+                None,
+            ));
         }
         Ok(Started {
             stdout: Box::new(stdout),
-            stderr: Box::new(stderr),
+            stderr: said.read(stderr),
             process: Box::new(process),
         })
     }
@@ -193,6 +209,9 @@ struct Contained {
     /// Made when the job is suspended for the first time: joining a group takes some 15 ms, which a job that is never
     /// suspended need not pay.
     group: Option<Group>,
+    only_line: Option<u32>,
+    /// The beginning of standard error, where bubblewrap says why it could not run the program.
+    said: Said,
     exit: Option<Exit>,
 }
 
@@ -237,10 +256,16 @@ impl SandboxProcess for Contained {
             return Ok(exit);
         }
         let error = |source| SandboxError::Handle { act: "wait for", source };
-        let status = self.child.wait().await.map_err(error)?;
+        let status = self.reports.until(self.child.wait()).await.map_err(error)?;
         self.end_all().await.map_err(error)?;
         self.reports.finish().await;
-        let exit = Exit { line: self.reports.line, code: code_of(status) };
+        if !self.reports.ran
+            && let Some(error) = refusal(&self.said.text().await)
+        {
+            return Err(error);
+        }
+        let line = self.only_line.unwrap_or_else(|| self.reports.decisive_line());
+        let exit = Exit { line, code: code_of(status) };
         self.exit = Some(exit);
         Ok(exit)
     }
@@ -403,15 +428,13 @@ fn open_pidfd(pid: i32) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(registered?)
 }
 
-/// What bubblewrap wrote when it could not start.
-async fn complaint(stderr: ChildStderr) -> String {
-    const TEXT_BYTES_MAX: u64 = 1000;
-    const WAIT_MAX: Duration = Duration::from_secs(1);
-
-    let mut text = Vec::new();
-    let _ = timeout(WAIT_MAX, stderr.take(TEXT_BYTES_MAX).read_to_end(&mut text)).await;
-    let text = String::from_utf8_lossy(&text);
-    if text.trim().is_empty() { "it ended at once".to_owned() } else { text.trim().to_owned() }
+/// What bubblewrap's own last words mean; none when the words are not its own.
+fn refusal(said: &str) -> Option<SandboxError> {
+    let own = said.lines().rfind(|line| line.starts_with("bwrap: "))?;
+    Some(match own.strip_prefix("bwrap: execvp ") {
+        Some(why) => SandboxError::Program { detail: format!("could not run {why}") },
+        None => start_error(own, None),
+    })
 }
 
 fn code_of(status: ExitStatus) -> i32 {
@@ -428,6 +451,7 @@ mod tests {
     use std::{collections::BTreeMap, fs};
 
     use super::*;
+    use crate::sandbox::Program;
 
     #[tokio::test]
     async fn without_control_groups_a_job_is_suspended_and_killed_all_the_same() {
@@ -438,9 +462,9 @@ mod tests {
         let size = || fs::metadata(&ticks).map_or(0, |metadata| metadata.len());
         let launch = Launch {
             folder: folder.path().to_owned(),
-            lines: vec![
-                "setsid sh -c 'while :; do echo x >> ticks; done' & while :; do :; done".to_owned(),
-            ],
+            program: Program::lines(
+                "setsid sh -c 'while :; do echo x >> ticks; done' & while :; do :; done",
+            ),
             env: BTreeMap::new(),
         };
         let mut started = sandbox.start(&launch).await.unwrap();

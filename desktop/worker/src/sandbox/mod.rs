@@ -7,6 +7,8 @@ mod cgroup;
 #[cfg(target_os = "linux")]
 mod probe;
 #[cfg(target_os = "linux")]
+mod said;
+#[cfg(target_os = "linux")]
 mod tree;
 
 #[cfg(unix)]
@@ -21,20 +23,56 @@ mod plain;
 use std::{collections::BTreeMap, fmt, io, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use lull_shared::workers::SandboxLevel;
+use lull_shared::{
+    jobs::{OnError, Shell},
+    workers::SandboxLevel,
+};
 use tokio::io::AsyncRead;
 
 pub use plain::PlainTree;
 
-/// What to start: lines that run in order in one folder until one fails.
+/// What to start, and where.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// The job's folder; the lines run in it and may write only there.
+    /// The job's folder; the program runs in it and may write only there.
     pub folder: PathBuf,
-    /// The lines, each given to a shell of its own. Blank ones are skipped and still counted.
-    pub lines: Vec<String>,
+    /// What runs.
+    pub program: Program,
     /// The job's environment variables. They exist only inside the sandbox.
     pub env: BTreeMap<String, String>,
+}
+
+/// What a job runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Lines that run in order, each in a shell of its own. Blank ones are skipped and still counted.
+    Lines {
+        /// The lines.
+        lines: Vec<String>,
+        /// What reads them; none for the system's own shell.
+        shell: Option<Shell>,
+        /// What follows a line that failed.
+        on_error: OnError,
+    },
+    /// A program and its arguments, as they are: no shell sees them.
+    Argv(Vec<String>),
+}
+
+impl Program {
+    /// The lines of a text, for the system's own shell, until one fails.
+    #[must_use]
+    pub fn lines(command: &str) -> Self {
+        let lines = command.lines().map(str::to_owned).collect();
+        Self::Lines { lines, shell: None, on_error: OnError::Stop }
+    }
+
+    /// Whether there is nothing to run.
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::Lines { lines, .. } => lines.iter().all(|line| line.trim().is_empty()),
+            Self::Argv(argv) => argv.is_empty(),
+        }
+    }
 }
 
 /// Starts jobs and says how well it contains them.
@@ -46,15 +84,15 @@ pub trait Sandbox: fmt::Debug + Send + Sync {
     /// What that test found, for a person.
     fn detail(&self) -> &str;
 
-    /// Starts the lines. Nothing is left running when it fails.
+    /// Starts the program. Nothing is left running when it fails.
     async fn start(&self, launch: &Launch) -> Result<Started, SandboxError>;
 }
 
 /// A running job: its two pipes and the handle on its processes.
 pub struct Started {
-    /// What the lines write to standard output.
+    /// What it writes to standard output.
     pub stdout: Pipe,
-    /// What the lines write to standard error.
+    /// What it writes to standard error.
     pub stderr: Pipe,
     /// The processes.
     pub process: Box<dyn SandboxProcess>,
@@ -66,7 +104,7 @@ pub type Pipe = Box<dyn AsyncRead + Send + Unpin>;
 /// All processes of one job, however far they wandered. Dropping it kills them.
 #[async_trait]
 pub trait SandboxProcess: Send {
-    /// Waits until the last line ended or one failed; then every other process of the job is dead
+    /// Waits until the last line or the program ended; then every other process of the job is dead
     /// too. May be dropped and called again.
     async fn wait(&mut self) -> Result<Exit, SandboxError>;
 
@@ -80,10 +118,11 @@ pub trait SandboxProcess: Send {
     async fn kill(&mut self) -> Result<(), SandboxError>;
 }
 
-/// How the lines ended.
+/// How the program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit {
-    /// Number of the last line that ran, 1 for the first.
+    /// Number of the line that decided, 1 for the first: the last that ran, or the last that failed when lines go on
+    /// after a failure.
     pub line: u32,
     /// Its exit code; a signal's is 128 and its number, as shells have it.
     pub code: i32,
@@ -100,6 +139,12 @@ pub enum SandboxError {
         /// What the system said.
         #[source]
         source: Option<io::Error>,
+    },
+    /// What was to run does not exist or cannot be started, here and everywhere.
+    #[error("{detail}")]
+    Program {
+        /// Which program, and why not.
+        detail: String,
     },
     /// A running job could not be suspended, resumed, killed or waited for.
     #[error("could not {act} the job's processes")]

@@ -17,8 +17,8 @@ use tokio::process::{Child, Command};
 #[cfg(target_os = "linux")]
 use super::tree;
 use super::{
-    Exit, Launch, Sandbox, SandboxError, SandboxProcess, Started,
-    driver::{self, Reports, SHELL},
+    Exit, Launch, Program, Sandbox, SandboxError, SandboxProcess, Started,
+    driver::{self, Plan, Reports},
     spawner,
 };
 
@@ -54,17 +54,23 @@ impl Sandbox for PlainTree {
     async fn start(&self, launch: &Launch) -> Result<Started, SandboxError> {
         static STARTED: AtomicU64 = AtomicU64::new(0);
 
-        driver::check(launch)?;
+        let plan = Plan::new(launch)?;
         let error = |source| SandboxError::Start {
             detail: "the shell does not run".to_owned(),
             source: Some(source),
         };
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let marker = format!("{}-{number}", std::process::id());
-        let (writer, mut reports) = Reports::new().map_err(error)?;
-        let mut command = Command::new(SHELL);
+        let (stdin, mut reports) = match plan.only_line {
+            Some(_) => (Stdio::null(), None),
+            None => {
+                let (writer, reports) = Reports::new().map_err(error)?;
+                (driver::stdin(writer), Some(reports))
+            }
+        };
+        let mut command = Command::new(&plan.program);
         command
-            .args(driver::arguments(launch))
+            .args(&plan.arguments)
             .current_dir(&launch.folder)
             .env_clear()
             .env("PATH", PATH)
@@ -73,17 +79,25 @@ impl Sandbox for PlainTree {
             .envs(&launch.env)
             .env(MARKER, &marker)
             .process_group(0)
-            .stdin(driver::stdin(writer))
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = spawner::spawn(command).await.map_err(error)?;
+        let spawned = spawner::spawn(command).await;
+        let mut child = spawned.map_err(|source| match &launch.program {
+            Program::Argv(_) if is_the_program_s(&source) => SandboxError::Program {
+                detail: format!("could not run {}: {source}", plan.program.display()),
+            },
+            Program::Argv(_) | Program::Lines { .. } => error(source),
+        })?;
         let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let pipes = child.stdout.take().zip(child.stderr.take()).zip(group);
         let ((stdout, stderr), group) = pipes.ok_or_else(|| error(io::ErrorKind::Other.into()))?;
         step_back(group);
         let marker = format!("{MARKER}={marker}");
-        let _ = reports.begun().await;
-        let process = Tree { child, group, marker, exit: None, reports };
+        if let Some(reports) = &mut reports {
+            reports.begun().await;
+        }
+        let process = Tree { child, group, marker, exit: None, reports, only_line: plan.only_line };
         Ok(Started {
             stdout: Box::new(stdout),
             stderr: Box::new(stderr),
@@ -101,7 +115,9 @@ struct Tree {
         expect(dead_code, reason = "only /proc shows the environment")
     )]
     marker: String,
-    reports: Reports,
+    /// What the script says, when one runs several lines.
+    reports: Option<Reports>,
+    only_line: Option<u32>,
     exit: Option<Exit>,
 }
 
@@ -137,10 +153,18 @@ impl SandboxProcess for Tree {
             return Ok(exit);
         }
         let error = |source| SandboxError::Handle { act: "wait for", source };
-        let status = self.child.wait().await.map_err(error)?;
+        let status = match &mut self.reports {
+            Some(reports) => reports.until(self.child.wait()).await,
+            None => self.child.wait().await,
+        };
+        let status = status.map_err(error)?;
         self.end_all().await.map_err(error)?;
-        self.reports.finish().await;
-        let exit = Exit { line: self.reports.line, code: code_of(status) };
+        if let Some(reports) = &mut self.reports {
+            reports.finish().await;
+        }
+        let reported = self.reports.as_ref().map(Reports::decisive_line);
+        let line = reported.or(self.only_line).unwrap_or_default();
+        let exit = Exit { line, code: code_of(status) };
         self.exit = Some(exit);
         Ok(exit)
     }
@@ -173,6 +197,20 @@ impl Drop for Tree {
             self.kill_now();
         }
     }
+}
+
+/// Whether a start failed because of what was to be started, not because of this PC.
+fn is_the_program_s(error: &io::Error) -> bool {
+    const ENOEXEC: i32 = 8;
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::ArgumentListTooLong
+            | io::ErrorKind::InvalidInput
+    ) || error.raw_os_error() == Some(ENOEXEC)
 }
 
 /// Puts the tree behind everything else on the PC; done without where the system does not let us.

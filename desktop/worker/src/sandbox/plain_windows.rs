@@ -18,7 +18,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use lull_shared::workers::SandboxLevel;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use lull_shared::{
+    jobs::{OnError, Shell},
+    workers::SandboxLevel,
+};
 use tokio::{
     process::{Child, Command},
     time::{Instant, sleep},
@@ -44,7 +48,7 @@ use windows_sys::Win32::{
     },
 };
 
-use super::{Exit, Launch, Pipe, Sandbox, SandboxError, SandboxProcess, Started};
+use super::{Exit, Launch, Pipe, Program, Sandbox, SandboxError, SandboxProcess, Started};
 
 /// Most processes of one job at a time.
 const PROCESSES_MAX: u32 = 256;
@@ -80,6 +84,7 @@ impl Sandbox for PlainTree {
             detail: "the command prompt does not run".to_owned(),
             source: Some(source),
         };
+        check(&launch.program)?;
         let (stdout, stdout_writer) = io::pipe().map_err(error)?;
         let (stderr, stderr_writer) = io::pipe().map_err(error)?;
         let mut process = Lines {
@@ -89,15 +94,72 @@ impl Sandbox for PlainTree {
             child: None,
             writers: Some((stdout_writer, stderr_writer)),
             exit: Exit { line: 0, code: 0 },
+            failed: None,
             ended: false,
         };
-        process.start_next().map_err(error)?;
+        process.start_next().map_err(|source| match &launch.program {
+            Program::Argv(argv) if is_the_program_s(&source) => {
+                SandboxError::Program { detail: format!("could not run {}: {source}", argv[0]) }
+            }
+            Program::Argv(_) | Program::Lines { .. } => error(source),
+        })?;
         Ok(Started {
             stdout: read_end(stdout.into()),
             stderr: read_end(stderr.into()),
             process: Box::new(process),
         })
     }
+}
+
+/// Refuses what cannot run on this system, before anything is started.
+fn check(program: &Program) -> Result<(), SandboxError> {
+    let refusal = |detail: &str| Err(SandboxError::Program { detail: detail.to_owned() });
+    match program {
+        Program::Argv(argv) if argv.is_empty() => refusal("there is no program to run"),
+        Program::Lines { shell: Some(Shell::Sh), .. } => refusal("this system has no sh"),
+        Program::Argv(_) | Program::Lines { .. } => Ok(()),
+    }
+}
+
+/// Whether a start failed because of what was to be started, not because of this PC. Arguments that a batch file
+/// would misread are among it: the standard library refuses them.
+fn is_the_program_s(error: &io::Error) -> bool {
+    const ERROR_BAD_EXE_FORMAT: i32 = 193;
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput
+    ) || error.raw_os_error() == Some(ERROR_BAD_EXE_FORMAT)
+}
+
+/// What runs one line, or the program itself.
+fn command_of(program: &Program, index: usize) -> std::process::Command {
+    match program {
+        Program::Argv(argv) => {
+            let mut command = std::process::Command::new(&argv[0]);
+            command.args(&argv[1..]);
+            command
+        }
+        Program::Lines { lines, shell: Some(Shell::Powershell), .. } => {
+            let mut command = std::process::Command::new("powershell.exe");
+            command
+                .args(["-NoLogo", "-NoProfile", "-NonInteractive", "-OutputFormat", "Text"])
+                // Encoded, so that nothing in the line is read by anything but PowerShell.
+                .args(["-EncodedCommand", &encoded(&lines[index])]);
+            command
+        }
+        Program::Lines { lines, .. } => {
+            let mut command = std::process::Command::new("cmd.exe");
+            // With /s everything between the first and the last quote is the line, whatever quotes it holds.
+            command.args(["/d", "/s", "/c"]).raw_arg(format!("\"{}\"", lines[index]));
+            command
+        }
+    }
+}
+
+/// A line as PowerShell takes it: base64 of UTF-16.
+fn encoded(line: &str) -> String {
+    let bytes: Vec<u8> = line.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    STANDARD.encode(bytes)
 }
 
 /// Whether a variable of this program is one that programs of the system cannot do without. All others stay here.
@@ -127,7 +189,7 @@ fn read_end(pipe: OwnedHandle) -> Pipe {
     Box::new(tokio::fs::File::from_std(File::from(pipe)))
 }
 
-/// The lines of one job, one shell after the other in the same Job Object.
+/// The lines of one job or its program, one process after the other in the same Job Object.
 struct Lines {
     job: Arc<JobObject>,
     launch: Launch,
@@ -136,25 +198,29 @@ struct Lines {
     /// The writing ends for the shells to come; closed after the last one, so that the readers see the end.
     writers: Option<(PipeWriter, PipeWriter)>,
     exit: Exit,
+    /// The last line that failed, where lines go on.
+    failed: Option<Exit>,
     ended: bool,
 }
 
 impl Lines {
-    /// Starts the next line that is not blank. Without one, there is no child.
+    /// The next line that is not blank, or the program.
+    fn next_index(&self) -> Option<usize> {
+        match &self.launch.program {
+            Program::Argv(_) => (self.next == 0).then_some(0),
+            Program::Lines { lines, .. } => {
+                (self.next..lines.len()).find(|index| !lines[*index].trim().is_empty())
+            }
+        }
+    }
+
+    /// Starts what comes next. Without anything, there is no child.
     fn start_next(&mut self) -> io::Result<()> {
         self.child = None;
-        let lines = self.launch.lines.iter().enumerate().skip(self.next);
-        let Some((index, line)) = lines.into_iter().find(|(_, line)| !line.trim().is_empty())
-        else {
-            self.next = self.launch.lines.len();
-            return Ok(());
-        };
+        let Some(index) = self.next_index() else { return Ok(()) };
         let Some((stdout, stderr)) = &self.writers else { return Ok(()) };
-        let mut command = std::process::Command::new("cmd.exe");
-        // With /s everything between the first and the last quote is the line, whatever quotes it holds.
+        let mut command = command_of(&self.launch.program, index);
         command
-            .args(["/d", "/s", "/c"])
-            .raw_arg(format!("\"{line}\""))
             .current_dir(&self.launch.folder)
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| is_passed_on(name)))
@@ -175,6 +241,10 @@ impl Lines {
         self.exit.line = u32::try_from(index + 1).unwrap_or(u32::MAX);
         self.child = Some(child);
         Ok(())
+    }
+
+    const fn goes_on(&self) -> bool {
+        matches!(&self.launch.program, Program::Lines { on_error: OnError::Continue, .. })
     }
 
     async fn end_all(&mut self) -> io::Result<()> {
@@ -202,7 +272,10 @@ impl SandboxProcess for Lines {
             if let Some(child) = &mut self.child {
                 let status = child.wait().await.map_err(error)?;
                 self.exit.code = status.code().unwrap_or(1);
-                if self.exit.code == 0 {
+                if self.exit.code != 0 && self.goes_on() {
+                    self.failed = Some(self.exit);
+                }
+                if self.exit.code == 0 || self.goes_on() {
                     self.start_next().map_err(error)?;
                     if self.child.is_some() {
                         continue;
@@ -211,7 +284,7 @@ impl SandboxProcess for Lines {
             }
             self.end_all().await.map_err(error)?;
         }
-        Ok(self.exit)
+        Ok(self.failed.unwrap_or(self.exit))
     }
 
     async fn suspend(&mut self) -> Result<(), SandboxError> {

@@ -9,7 +9,9 @@ use std::{
 
 use tokio::{io::AsyncReadExt as _, time::timeout};
 
-use super::{Launch, Sandbox, SandboxError};
+use lull_shared::jobs::OnError;
+
+use super::{Launch, Program, Sandbox, SandboxError};
 
 /// What a job in this sandbox reached although it must not; nothing, when all is well.
 pub(super) async fn escapes(sandbox: &dyn Sandbox) -> Result<Vec<String>, SandboxError> {
@@ -22,7 +24,11 @@ pub(super) async fn escapes(sandbox: &dyn Sandbox) -> Result<Vec<String>, Sandbo
     let outside = Outside::new().map_err(error)?;
     let launch = Launch {
         folder: outside.folder.path().join("job"),
-        lines: vec![outside.attempts().map_err(error)?],
+        program: Program::Lines {
+            lines: vec![outside.attempts().map_err(error)?],
+            shell: None,
+            on_error: OnError::Stop,
+        },
         env: std::collections::BTreeMap::new(),
     };
     let mut started = sandbox.start(&launch).await?;

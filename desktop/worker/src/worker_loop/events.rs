@@ -7,11 +7,12 @@ use lull_shared::{
     jobs::{ClaimQuery, ClaimReply, LeaseKey},
     local::Connection,
     problem::{Problem, ProblemKind},
-    workers::{Heartbeat, HeartbeatReply, RegisterReply, WorkerState},
+    workers::{Heartbeat, HeartbeatReply, RegisterReply, RegisterWorker, WorkerState},
 };
 use secrecy::SecretString;
 use tokio::{
     sync::oneshot,
+    task::spawn_blocking,
     time::{Duration, Instant, timeout},
 };
 
@@ -26,6 +27,9 @@ use crate::{
     policy::Decision,
     runner::KillReason,
 };
+
+/// The coordinator is told of no more inputs than this.
+const CACHED_INPUTS_MAX: usize = 1000;
 
 impl Pool {
     /// A link that is to be made now; none without a coordinator.
@@ -43,6 +47,7 @@ impl Pool {
             heartbeat_every: HEARTBEAT_EVERY,
             heartbeat_backoff: Backoff::default(),
             heartbeat_running: false,
+            draining: false,
             claim_at: Instant::now(),
             claim_backoff: Backoff::default(),
             claim: None,
@@ -129,7 +134,13 @@ impl WorkerLoop {
         self.pool.register_at = None;
         let Some(api) = self.pool.api.clone() else { return };
         let (pool, about) = (self.pool.number, self.about.clone());
-        self.answers.spawn(async move { Answer::Registered(pool, api.register(&about).await) });
+        let cache = Arc::clone(&self.tools.cache);
+        self.answers.spawn(async move {
+            let inputs = spawn_blocking(move || cache.newest(CACHED_INPUTS_MAX)).await;
+            // Without the list jobs are handed out all the same.
+            let about = RegisterWorker { cached_inputs: inputs.unwrap_or_default(), ..about };
+            Answer::Registered(pool, api.register(&about).await)
+        });
     }
 
     pub(super) fn note_registered(&mut self, reply: Result<RegisterReply, ClientError>) {
@@ -220,6 +231,7 @@ impl WorkerLoop {
         };
         self.pool.note_success();
         self.pool.heartbeat_backoff.reset();
+        self.note_drain(reply.drain);
         for key in &beat.named {
             let Some(held) = self.held.get_mut(key) else { continue };
             if reply.lost.contains(key) {
@@ -233,10 +245,24 @@ impl WorkerLoop {
         }
     }
 
+    /// An administrator wants this PC to take nothing new, or does so no more.
+    fn note_drain(&mut self, drain: bool) {
+        if self.pool.draining == drain {
+            return;
+        }
+        tracing::info!(drain, "coordinator changed whether this worker drains");
+        self.pool.draining = drain;
+        if drain {
+            self.stop_claiming();
+        }
+        self.hasten_heartbeat();
+    }
+
     /// Whether a claim is to be sent: work is allowed, there is room, and none is on its way.
     pub(super) fn wants_work(&self) -> bool {
         self.pool.registered
             && self.stopping.is_none()
+            && !self.pool.draining
             && self.pool.claim.is_none()
             && self.free_slots() > 0
             && self.held.len() < (self.limits.slots * (REPORTS_PER_SLOT_MAX + 1)) as usize

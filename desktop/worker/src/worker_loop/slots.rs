@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lull_shared::jobs::{Assignment, FailureKind, LeaseKey};
+use lull_shared::jobs::{Assignment, FailureKind, LeaseKey, OnOwnerReturn};
 use tokio::{
     task::Id,
     time::{Duration, Instant},
@@ -16,6 +16,16 @@ use crate::{
     runner::KillReason,
     spool::Report,
 };
+
+impl HeldAttempt {
+    /// The owner is back: freezes the attempt, or ends it when its job is rather to move at once.
+    fn give_way(&self) {
+        match self.on_owner_return {
+            OnOwnerReturn::Pause => self.steering.hold(),
+            OnOwnerReturn::Move => self.steering.end(KillReason::OwnerReturned),
+        }
+    }
+}
 
 impl WorkerLoop {
     /// Decides anew whether work is allowed, and acts on it.
@@ -47,7 +57,7 @@ impl WorkerLoop {
             Decision::Suspend(_) => {
                 self.suspended_since = self.suspended_since.or(Some(now));
                 self.stop_claiming();
-                self.running().for_each(|held| held.steering.hold());
+                self.running().for_each(HeldAttempt::give_way);
             }
             Decision::Evict(_) => {
                 self.suspended_since = self.suspended_since.or(Some(now));
@@ -90,6 +100,9 @@ impl WorkerLoop {
         if self.stopping.is_some() {
             let message = "the worker is shutting down".to_owned();
             self.give_back(assignment.key(), lease, FailureKind::WorkerStopping, message);
+        } else if self.pool.draining {
+            let message = "the worker takes nothing new for now".to_owned();
+            self.give_back(assignment.key(), lease, FailureKind::WorkerStopping, message);
         } else if self.decision.reason().is_some() {
             let message = "the PC's owner came back in this moment".to_owned();
             self.give_back(assignment.key(), lease, FailureKind::OwnerReturned, message);
@@ -102,6 +115,7 @@ impl WorkerLoop {
         let key = assignment.key();
         let Some(api) = self.pool.api.clone() else { return };
         tracing::info!(job.id = %key.job_id, attempt.number = key.attempt, "attempt started");
+        let on_owner_return = assignment.on_owner_return;
         let local = attempt::describe(&assignment, self.tools.clock.now());
         self.tools.history.started(local.clone());
         let (steering, steered) = Steering::new();
@@ -112,6 +126,7 @@ impl WorkerLoop {
             pool: self.pool.number,
             phase: Phase::Running,
             steering,
+            on_owner_return,
             local: Some(local),
             lease,
             lease_until: claimed_at + lease,
@@ -157,6 +172,7 @@ impl WorkerLoop {
             pool: self.pool.number,
             phase: Phase::Reporting,
             steering,
+            on_owner_return: OnOwnerReturn::Pause,
             local: None,
             lease,
             lease_until: Instant::now() + lease,

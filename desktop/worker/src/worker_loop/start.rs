@@ -10,7 +10,7 @@ use std::{
 use lull_shared::{
     jobs::FailureKind,
     time::{Clock, SystemClock},
-    workers::{SandboxLevel, SuspendReason},
+    workers::{RegisterWorker, SandboxLevel, SuspendReason},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -82,7 +82,10 @@ pub(super) async fn start_on(
         slots: config.slots.unwrap_or_else(machine::default_slots).max(1),
         always: config.always,
     };
-    let about = machine::describe(data.identity.worker_id, limits.slots, level);
+    let about = RegisterWorker {
+        labels: config.labels.as_set().clone(),
+        ..machine::describe(data.identity.worker_id, limits.slots, level)
+    };
     let tools = Arc::new(Tools {
         sandbox: ground.sandbox,
         spool: data.spool,
@@ -90,6 +93,7 @@ pub(super) async fn start_on(
         history: data.history,
         clock: ground.clock,
         jobs: data.folders.jobs(),
+        network: about.network,
     });
     let (commands, inbox) = mpsc::unbounded_channel();
     let (tell_progress, progress) = mpsc::unbounded_channel();

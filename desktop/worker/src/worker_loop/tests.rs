@@ -5,7 +5,7 @@ use std::{fs, io::Write as _};
 use lull_shared::{
     credentials::{JoinCode, SpkiPin},
     ids::Digest,
-    jobs::{Assignment, AttemptEnding, FailureKind},
+    jobs::{Assignment, AttemptEnding, FailureKind, Network, OnOwnerReturn},
     local::Connection,
     output::Stream,
     problem::ProblemKind,
@@ -17,10 +17,13 @@ use tempfile::TempDir;
 
 use super::start::{Ground, start_on};
 use crate::{
-    JoinError, StartError, WorkerConfig, WorkerHandle,
+    JoinError, Labels, StartError, WorkerConfig, WorkerHandle,
+    sandbox::Program,
     spool::file_stem,
     testing::{Coordinator, Failure, FakeSandbox, Pc, Request, Seen, eventually, job},
 };
+
+use jobs::put_zip;
 
 mod ends;
 mod jobs;
@@ -47,13 +50,24 @@ impl Stage {
         Self::set(false, 2).await
     }
 
+    /// The same with labels.
+    async fn labelled(labels: &[&str]) -> Self {
+        let mut config = config(true, 2);
+        config.labels = Labels::new(labels.iter().copied().map(str::to_owned)).unwrap();
+        Self::set_with(config).await
+    }
+
     async fn set(always: bool, slots: u32) -> Self {
+        Self::set_with(config(always, slots)).await
+    }
+
+    async fn set_with(config: WorkerConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let coordinator = Coordinator::default();
         coordinator.now().pin = Some(SpkiPin([7; 32]));
         let (sandbox, pc) = (FakeSandbox::default(), Pc::default());
         pc.idle_for(3600);
-        let worker = begin(&folder, &coordinator, &sandbox, &pc, always, slots).await.unwrap();
+        let worker = begin_with(config, &folder, &coordinator, &sandbox, &pc).await.unwrap();
         worker.join(&code(7)).await.unwrap();
         let stage = Self { folder, coordinator, sandbox, pc, worker };
         stage.connected().await;
@@ -123,8 +137,24 @@ async fn begin(
     always: bool,
     slots: u32,
 ) -> Result<WorkerHandle, StartError> {
-    let mut config = WorkerConfig::new(folder.path().to_owned());
+    begin_with(config(always, slots), folder, coordinator, sandbox, pc).await
+}
+
+/// A configuration that has no folder yet.
+fn config(always: bool, slots: u32) -> WorkerConfig {
+    let mut config = WorkerConfig::new(std::path::PathBuf::new());
     (config.always, config.slots) = (always, Some(slots));
+    config
+}
+
+async fn begin_with(
+    config: WorkerConfig,
+    folder: &TempDir,
+    coordinator: &Coordinator,
+    sandbox: &FakeSandbox,
+    pc: &Pc,
+) -> Result<WorkerHandle, StartError> {
+    let config = WorkerConfig { data_dir: folder.path().to_owned(), ..config };
     let ground = Ground {
         connector: std::sync::Arc::new(coordinator.clone()),
         machine: Box::new(pc.clone()),

@@ -18,6 +18,30 @@ async fn a_lost_lease_ends_the_job_without_a_report() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_worker_that_drains_ends_what_runs_and_takes_nothing_new() {
+    let stage = Stage::always().await;
+    let (first, second) = (job("stay"), job("exit 2"));
+    stage.coordinator.offer(first.clone());
+    stage.saw(&[Seen::Started]).await;
+    stage.coordinator.now().drain = true;
+    eventually("the owner sees it", || stage.state().0 == WorkerState::Draining).await;
+    let told = || stage.coordinator.now().heartbeats.last().map(|beat| beat.status);
+    eventually("the coordinator hears it", || told() == Some(WorkerState::Draining)).await;
+    stage.coordinator.offer(second.clone());
+    stage.sandbox.let_go();
+    assert_eq!(stage.result_of(&first).await, Some(0));
+    let (claims, beats) =
+        (stage.coordinator.count(Request::GetJob), stage.coordinator.count(Request::Heartbeat));
+    eventually("time passes", || stage.coordinator.count(Request::Heartbeat) > beats + 3).await;
+    assert_eq!(stage.coordinator.count(Request::GetJob), claims);
+    assert_eq!(stage.state().0, WorkerState::Draining);
+
+    stage.coordinator.now().drain = false;
+    assert_eq!(stage.result_of(&second).await, Some(2));
+    eventually("it is ready again", || stage.state().0 == WorkerState::Ready).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn heartbeats_name_what_runs_and_keep_the_lease() {
     let stage = Stage::always().await;
     let job = job("stay");

@@ -142,6 +142,58 @@ async fn a_job_that_asks_for_more_isolation_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_that_asks_for_the_internet_is_refused() {
+    let stage = Stage::always().await;
+    let job = Assignment { network: Network::Internet, ..job("exit 0") };
+    stage.coordinator.offer(job.clone());
+    assert_eq!(stage.failure_of(&job).await, FailureKind::SandboxUnavailable);
+    let message = stage.coordinator.now().reports[0].error_message.clone();
+    assert!(message.contains("does not grant"), "{message}");
+    assert_eq!(stage.sandbox.seen(), []);
+    stage.nothing_is_left().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_knows_its_name_and_gets_its_arguments() {
+    let stage = Stage::always().await;
+    let job = Assignment {
+        attempt: 7,
+        argv: ["exit", "3"].map(str::to_owned).to_vec(),
+        env: [
+            ("LULL_INDEX".to_owned(), "4".to_owned()),
+            ("LULL_ATTEMPT".to_owned(), "x".to_owned()),
+        ]
+        .into(),
+        ..job("exit 3")
+    };
+    stage.coordinator.offer(job.clone());
+    assert_eq!(stage.result_of(&job).await, Some(3));
+    let launch = stage.sandbox.launches.lock().unwrap()[0].clone();
+    assert_eq!(launch.program, Program::Argv(job.argv));
+    let expected = [
+        ("LULL_ATTEMPT", "7".to_owned()),
+        ("LULL_INDEX", "4".to_owned()),
+        ("LULL_JOB_ID", job.job_id.to_string()),
+    ];
+    assert_eq!(launch.env, expected.map(|(name, value)| (name.to_owned(), value)).into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_takes_too_long_is_ended_and_its_output_arrives() {
+    let stage = Stage::always().await;
+    let job = Assignment { timeout_secs: Some(90), ..job("say begun\nstay") };
+    stage.coordinator.offer(job.clone());
+    stage.saw(&[Seen::Started]).await;
+    let began = tokio::time::Instant::now();
+    assert_eq!(stage.failure_of(&job).await, FailureKind::TimedOut);
+    assert!((89..=91).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    assert_eq!(stage.coordinator.output_of(job.key(), Stream::Stdout), "begun");
+    stage.saw(&[Seen::Started, Seen::Killed]).await;
+    let rows = stage.worker.history(1).await.unwrap().attempts;
+    assert_eq!(rows[0].ending, Some(AttemptEnding::TimedOut));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_input_is_fetched_once_and_kept() {
     let stage = Stage::always().await;
     let digest = put_zip(&stage.coordinator);
@@ -159,7 +211,7 @@ async fn an_input_is_fetched_once_and_kept() {
     stage.nothing_is_left().await;
 }
 
-fn put_zip(coordinator: &Coordinator) -> Digest {
+pub(super) fn put_zip(coordinator: &Coordinator) -> Digest {
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     zip.start_file("a.txt", zip::write::SimpleFileOptions::default()).unwrap();
     zip.write_all(b"input").unwrap();

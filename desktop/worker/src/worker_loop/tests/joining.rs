@@ -48,6 +48,22 @@ async fn joining_fails_in_words_a_person_understands() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_coordinator_hears_of_labels_and_of_inputs_at_hand() {
+    let stage = Stage::labelled(&["gpu", "blender"]).await;
+    let digest = put_zip(&stage.coordinator);
+    let job = Assignment { file_digest: Some(digest), ..job("exit 0") };
+    stage.coordinator.offer(job.clone());
+    assert_eq!(stage.result_of(&job).await, Some(0));
+    let stage = stage.power_cut(|_| {}).await;
+    stage.connected().await;
+    let registered = stage.coordinator.now().registered.clone();
+    let first = &registered[0];
+    assert_eq!(first.labels, ["gpu", "blender"].map(str::to_owned).into());
+    assert_eq!((first.network, first.cached_inputs.len()), (Network::None, 0));
+    assert_eq!(registered.last().unwrap().cached_inputs, [digest]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_reply_to_a_join_spends_one_registration() {
     let folder = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::default();

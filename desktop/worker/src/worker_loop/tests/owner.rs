@@ -46,6 +46,26 @@ async fn an_owner_who_stays_sends_the_job_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_that_is_to_move_does_so_at_once() {
+    let stage = Stage::with_owner().await;
+    let moving = Assignment { on_owner_return: OnOwnerReturn::Move, ..job("stay") };
+    let pausing = job("stay");
+    stage.coordinator.offer(moving.clone());
+    stage.coordinator.offer(pausing.clone());
+    stage.saw(&[Seen::Started, Seen::Started]).await;
+    let returned = tokio::time::Instant::now();
+    stage.pc.idle_for(0);
+    assert_eq!(stage.failure_of(&moving).await, FailureKind::OwnerReturned);
+    assert!(returned.elapsed().as_millis() < 1000, "{:?}", returned.elapsed());
+    let seen = || stage.sandbox.seen().split_off(2);
+    let both = || seen().contains(&Seen::Killed) && seen().contains(&Seen::Suspended);
+    eventually("one is killed and the other stands still", both).await;
+    stage.pc.idle_for(61);
+    stage.sandbox.let_go();
+    assert_eq!(stage.result_of(&pausing).await, Some(0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pause_counts_on_a_server_too_and_outlives_a_restart() {
     let stage = Stage::always().await;
     let job = job("stay");
