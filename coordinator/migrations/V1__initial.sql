@@ -142,7 +142,7 @@ create index jobs_listed_by_state on jobs (state, seq) where array is null;
 create index jobs_by_worker on jobs (worker_id, seq) where worker_id is not null;
 create index jobs_by_array on jobs (array, array_index) where array is not null;
 create index jobs_by_spec on jobs (spec_id);
-create index jobs_ended on jobs (completed_at) where completed_at is not null;
+create index jobs_ended on jobs (completed_at) where completed_at is not null and array is null;
 create unique index jobs_by_key on jobs (user_id, idempotency_key) where idempotency_key is not null;
 
 -- The table of transitions; `lifecycle` in the code is the same table.

@@ -10,7 +10,7 @@ use lull_shared::{
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
-    config::{Config, JoinCodeArgs, TokenArgs},
+    config::{BackupArgs, Config, JoinCodeArgs, TokenArgs},
     model::{ApiToken, JoinCodeRecord},
     start, store,
     tls::Tls,
@@ -85,6 +85,22 @@ pub async fn token(
     };
     open(config)?.add_token(record).await?;
     print_alone(&token.to_text());
+    Ok(())
+}
+
+/// Copies the database into a new file, whole and consistent, also while the server writes.
+///
+/// # Errors
+/// When there is no database, the file exists already or cannot be written, or the copy is not sound.
+pub async fn backup(config: &Config, wanted: &BackupArgs) -> anyhow::Result<()> {
+    let (from, to) = (config.data_dir.join(store::DATABASE), wanted.file.clone());
+    ensure!(from.exists(), "there is no database in {}", config.data_dir.display());
+    ensure!(!to.exists(), "{} exists already; name a new file", to.display());
+    let copied = tokio::task::spawn_blocking(move || {
+        store::sqlite::backup::copy(&from, &to).map(|bytes| (bytes, to))
+    });
+    let (bytes, to) = copied.await?.context("could not copy the database")?;
+    tracing::info!(path = %to.display(), bytes, "database copied");
     Ok(())
 }
 

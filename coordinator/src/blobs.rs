@@ -21,7 +21,10 @@ use object_store::{
     PutPayload, local::LocalFileSystem, path::Path,
 };
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncSeekExt as _},
+    sync::{RwLock, RwLockReadGuard},
+};
 use tokio_util::io::ReaderStream;
 
 /// How much of an upload is collected before it is written.
@@ -69,6 +72,8 @@ fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
 pub struct Blobs {
     store: Arc<LocalFileSystem>,
     uploads: Arc<AtomicU64>,
+    /// Held shared while a file is kept and recorded, and alone while one is removed.
+    gate: Arc<RwLock<()>>,
 }
 
 impl Blobs {
@@ -86,7 +91,37 @@ impl Blobs {
             fs::create_dir_all(dir).with_context(|| format!("could not make {}", dir.display()))?;
         }
         let store = LocalFileSystem::new_with_prefix(data_dir)?.with_fsync(true);
-        Ok(Self { store: Arc::new(store), uploads: Arc::default() })
+        Ok(Self { store: Arc::new(store), uploads: Arc::default(), gate: Arc::default() })
+    }
+
+    /// To be held from before a file is kept until it is recorded, so that nobody removes it in between.
+    pub async fn recording(&self) -> RwLockReadGuard<'_, ()> {
+        self.gate.read().await
+    }
+
+    /// Removes the file of a blob, unless it is recorded by the time nobody records one. Gives whether it did.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub async fn remove_unless<E>(
+        &self,
+        digest: Digest,
+        is_recorded: impl Future<Output = Result<bool, E>>,
+    ) -> Result<bool, BlobError>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let _alone = self.gate.write().await;
+        let is_recorded = is_recorded.await.map_err(|error| {
+            BlobError::Store(object_store::Error::Generic { store: "blobs", source: error.into() })
+        })?;
+        if is_recorded {
+            return Ok(false);
+        }
+        match self.store.delete(&location(digest)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Begins an upload.

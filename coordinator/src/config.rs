@@ -12,11 +12,13 @@ use clap::{Args, Parser, Subcommand};
 use lull_shared::credentials::Role;
 use serde::Deserialize;
 
-use crate::telemetry::LogFormat;
+use crate::{model::Keeping, telemetry::LogFormat};
 
 /// Port of the HTTPS listener unless told.
 pub const DEFAULT_PORT: u16 = 7700;
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), DEFAULT_PORT);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const DEFAULT_LEASE: Duration = Duration::from_secs(60);
 /// A lease is renewed a few times before it ends, and each renewal needs its time.
 const LEASE_MIN: Duration = Duration::from_secs(3);
@@ -112,6 +114,18 @@ pub struct Flags {
     #[arg(long, env = "LULL_LEASE", value_name = "TIME", value_parser = parse_duration)]
     pub lease: Option<Duration>,
 
+    /// How long ended jobs and their output are kept, for example 30d [default: 30d]
+    #[arg(long, env = "LULL_KEEP_JOBS", value_name = "TIME", value_parser = parse_duration)]
+    pub keep_jobs: Option<Duration>,
+
+    /// How many ended jobs are kept at most [default: 1000000]
+    #[arg(long, env = "LULL_KEEP_JOBS_MAX", value_name = "N")]
+    pub keep_jobs_max: Option<u64>,
+
+    /// How long files are kept that no job refers to, for example 30d [default: 30d]
+    #[arg(long, env = "LULL_KEEP_FILES", value_name = "TIME", value_parser = parse_duration)]
+    pub keep_files: Option<Duration>,
+
     /// How log lines look [default: text on a terminal, json otherwise]
     #[arg(long, env = "LULL_LOG", value_name = "FORMAT", value_enum, global = true)]
     pub log: Option<LogFormat>,
@@ -124,6 +138,15 @@ pub enum Command {
     JoinCode(JoinCodeArgs),
     /// Print a token with which a person or program signs in
     Token(TokenArgs),
+    /// Copy the database into a new file; files by digest (blobs/) and keys (tls/) are copied as they are
+    Backup(BackupArgs),
+}
+
+/// Where the copy goes.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// The new file
+    pub file: PathBuf,
 }
 
 /// What the join code shall allow.
@@ -175,6 +198,9 @@ struct File {
     ready_file: Option<PathBuf>,
     upload_bytes_max: Option<u64>,
     lease: Option<String>,
+    keep_jobs: Option<String>,
+    keep_jobs_max: Option<u64>,
+    keep_files: Option<String>,
     connections_max: Option<usize>,
     connections_per_address_max: Option<usize>,
 }
@@ -204,6 +230,8 @@ pub struct Config {
     pub lease: Duration,
     /// How often leases and silent workers are looked at.
     pub reap_every: Duration,
+    /// What is kept of what has ended, and how long.
+    pub keeping: Keeping,
 }
 
 impl Config {
@@ -235,6 +263,7 @@ impl Config {
             connections_per_address_max: DEFAULT_CONNECTIONS_PER_ADDRESS_MAX,
             lease: DEFAULT_LEASE,
             reap_every: Duration::from_secs(1),
+            keeping: Keeping { jobs: MONTH, jobs_max: 1_000_000, files: MONTH },
         }
     }
 }
@@ -259,14 +288,18 @@ fn resolve(flags: &Flags, file: File, default_data_dir: Option<PathBuf>) -> anyh
             bail!("{name:?} is not a host name or address (give it without scheme and port)");
         }
     }
-    let lease = match (flags.lease, &file.lease) {
-        (Some(lease), _) => lease,
-        (None, Some(text)) => parse_duration(text).map_err(anyhow::Error::msg).context("lease")?,
-        (None, None) => defaults.lease,
-    };
+    let lease = time(flags.lease, file.lease.as_deref(), defaults.lease, "lease")?;
     ensure!((LEASE_MIN..=LEASE_MAX).contains(&lease), "a lease lasts from 3s to 1h");
+    let usual = defaults.keeping;
+    let keeping = Keeping {
+        jobs: time(flags.keep_jobs, file.keep_jobs.as_deref(), usual.jobs, "keep-jobs")?,
+        jobs_max: flags.keep_jobs_max.or(file.keep_jobs_max).unwrap_or(usual.jobs_max),
+        files: time(flags.keep_files, file.keep_files.as_deref(), usual.files, "keep-files")?,
+    };
+    ensure!(keeping.files >= HOUR, "keep-files: at least 1h, or uploads vanish before their job");
     Ok(Config {
         lease,
+        keeping,
         listen: flags.listen.or(file.listen).unwrap_or(defaults.listen),
         http_listen,
         allow_direct: flags.allow_direct.or(file.allow_direct).unwrap_or(defaults.allow_direct),
@@ -282,6 +315,20 @@ fn resolve(flags: &Flags, file: File, default_data_dir: Option<PathBuf>) -> anyh
             .unwrap_or(defaults.connections_per_address_max),
         ..defaults
     })
+}
+
+/// A time as a flag or the file gives it.
+fn time(
+    flag: Option<Duration>,
+    in_file: Option<&str>,
+    default: Duration,
+    name: &'static str,
+) -> anyhow::Result<Duration> {
+    match (flag, in_file) {
+        (Some(time), _) => Ok(time),
+        (None, Some(text)) => parse_duration(text).map_err(anyhow::Error::msg).context(name),
+        (None, None) => Ok(default),
+    }
 }
 
 fn read_file(path: &Path) -> anyhow::Result<File> {

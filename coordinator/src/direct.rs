@@ -226,8 +226,10 @@ impl Task {
     }
 
     async fn keep(&self, zip: &std::path::Path) -> anyhow::Result<Artifact> {
+        let recording = self.blobs.recording().await;
         let stored = self.blobs.put_file(zip).await?;
         self.scheduler.record_blob(stored).await?;
+        drop(recording);
         let (name, digest) = ("outputs.zip".to_owned(), stored.digest);
         Ok(Artifact { name, digest, size_bytes: stored.size_bytes })
     }

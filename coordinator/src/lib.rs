@@ -9,6 +9,7 @@ pub mod blobs;
 pub mod config;
 mod direct;
 pub mod http;
+mod keeping;
 pub mod lifecycle;
 pub mod model;
 pub mod reaper;
@@ -104,6 +105,7 @@ pub async fn serve(
     let connections = Connections::new(config.connections_max, config.connections_per_address_max);
     let server_config = tls.server_config()?;
     let scheduler = Arc::clone(&state.scheduler);
+    let housekeeper = keeping::Housekeeper::of(&state);
     let app = routes::router(state);
     let mut tasks = JoinSet::new();
     // Requests are the last to end: what they wait for must go on until then.
@@ -121,6 +123,11 @@ pub async fn serve(
     let stop = shutdown.clone();
     tasks.spawn(async move {
         reaper::run(scheduler, config.reap_every, stop).await;
+        Ok(())
+    });
+    let (stop, keeping) = (shutdown.clone(), config.keeping);
+    tasks.spawn(async move {
+        keeping::run(housekeeper, keeping, stop).await;
         Ok(())
     });
     let (stop, kept) = (shutdown.clone(), Arc::clone(&tls));

@@ -31,6 +31,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         match &cli.command {
             Some(Command::JoinCode(wanted)) => admin::join_code(&config, clock, wanted).await,
             Some(Command::Token(wanted)) => admin::token(&config, clock, wanted).await,
+            Some(Command::Backup(wanted)) => admin::backup(&config, wanted).await,
             None => {
                 let listeners = Listeners::bind(&config).await?;
                 serve(config, clock, listeners, signals::shutdown()?).await

@@ -73,8 +73,10 @@ pub(crate) async fn upload_file(
         let detail = format!("{digest} was announced, {} arrived", staged.file().digest);
         return Err(ApiError::refused(ProblemKind::DigestMismatch, detail));
     }
+    let recording = state.blobs.recording().await;
     let file = staged.keep().await?;
     state.scheduler.record_blob(file).await?;
+    drop(recording);
     tracing::info!(size_bytes = file.size_bytes, "file stored");
     Ok(Json(file))
 }
@@ -113,6 +115,10 @@ pub(crate) async fn download_file(
     }
     let size = state.reads.blob_size(digest).await?;
     let size = size.ok_or_else(|| ApiError::not_found("file"))?;
+    if method == Method::HEAD {
+        // Whoever asks is about to submit with it.
+        state.scheduler.touch_blob(digest).await?;
+    }
     let part = match wanted(headers.get(RANGE), size) {
         Wanted::All => None,
         Wanted::Part(part) => Some(part),

@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use lull_shared::{
     files::StoredFile,
-    ids::{JobId, WorkerId},
+    ids::{Digest, JobId, WorkerId},
     jobs::{
         Assignment, ClaimReply, CreateJob, Explanation, Job, LeaseKey, ReportFailure, ResultReply,
         SubmitResult,
@@ -28,7 +28,7 @@ use tokio::{
 use crate::{
     model::{
         ApiToken, Changes, ClaimRules, Claimed, Created, Done, EndRules, EndedAttempt, Enrolment,
-        JoinCodeRecord, Offer, OutputPiece, Report, SignOfLife, Submitter,
+        JoinCodeRecord, Keeping, Offer, OutputPiece, Report, SignOfLife, Submitter,
     },
     store::{CLAIM_MAX, Store, StoreError},
 };
@@ -368,6 +368,35 @@ impl Scheduler {
     pub async fn explain(&self, job: JobId) -> Result<Explanation, StoreError> {
         let now = self.now();
         Ok(explain::explain(&self.store.wait_facts(job, now).await?, now))
+    }
+
+    /// Removes up to `limit` ended jobs that are not kept any longer, and tells how many it removed.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn sweep_jobs(&self, keeping: Keeping, limit: u32) -> Result<u32, StoreError> {
+        self.store.sweep_jobs(keeping, self.now(), limit).await
+    }
+
+    /// Forgets up to `limit` blobs that nothing refers to and that are not kept any longer. Their files are the
+    /// caller's to remove.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn forget_blobs(
+        &self,
+        keeping: Keeping,
+        limit: u32,
+    ) -> Result<Vec<Digest>, StoreError> {
+        self.store.forget_blobs(self.now() - keeping.files, limit).await
+    }
+
+    /// Notes that a blob is about to be used, so that it is kept.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn touch_blob(&self, digest: Digest) -> Result<(), StoreError> {
+        self.store.touch_blob(digest, self.now()).await
     }
 
     /// Records a blob that is durable in the blob store.

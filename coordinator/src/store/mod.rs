@@ -25,8 +25,8 @@ use lull_shared::{
 
 use crate::model::{
     ApiToken, Appended, ClaimRules, Claimed, Created, Done, EndRules, EndedAttempt, Enrolment,
-    JobEvent, JoinCodeRecord, Machine, NewJob, Offer, OutputCursor, OutputPage, OutputPiece,
-    ReadyJob, Recorded, Renewal, Report, SignOfLife, Submitter, WaitFacts,
+    JobEvent, JoinCodeRecord, Keeping, Machine, NewJob, Offer, OutputCursor, OutputPage,
+    OutputPiece, ReadyJob, Recorded, Renewal, Report, SignOfLife, Submitter, WaitFacts,
 };
 
 pub mod lock;
@@ -45,6 +45,8 @@ pub const TAIL_BYTES: u64 = 15 * 1024 * 1024;
 pub const SHOWN_BYTES: usize = 64 * 1024;
 /// The most jobs on one page.
 pub const PAGE_MAX: u32 = 500;
+/// Name of the database in the data folder.
+pub const DATABASE: &str = "lull.db";
 /// The most jobs one claim takes.
 pub const CLAIM_MAX: u32 = 64;
 
@@ -57,7 +59,7 @@ pub const CLAIM_MAX: u32 = 64;
 /// [`StoreError::NewerSchema`] for a database of a newer version, [`StoreError::Corrupt`] for a file
 /// that is not a database, [`StoreError::Unreachable`] when it cannot be opened.
 pub fn open(data_dir: &Path) -> Result<Arc<dyn Store>, StoreError> {
-    Ok(Arc::new(sqlite::SqliteStore::open(&data_dir.join("lull.db"))?))
+    Ok(Arc::new(sqlite::SqliteStore::open(&data_dir.join(DATABASE))?))
 }
 
 /// Why the store did not do what it was asked, in the terms of the caller.
@@ -278,6 +280,22 @@ pub trait Store: StoreRead {
     /// Does what falls due by the clock alone, up to about `limit` of it: ends pauses, fails what waited too long,
     /// tells those who wait for ended jobs. Gives whether there may be more.
     async fn tick(&self, now: Timestamp, limit: u32) -> Result<Done<bool>, StoreError>;
+
+    /// Removes up to `limit` ended jobs that are older than they are kept, or more than are kept, oldest first; an
+    /// array with all its jobs. Gives how many rows of jobs it removed.
+    async fn sweep_jobs(
+        &self,
+        keeping: Keeping,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<u32, StoreError>;
+
+    /// Forgets up to `limit` blobs that nothing refers to and that were of no use since `before`. Their files are the
+    /// caller's to remove.
+    async fn forget_blobs(&self, before: Timestamp, limit: u32) -> Result<Vec<Digest>, StoreError>;
+
+    /// Notes that a blob is of use now, so that it is kept as long as a new one.
+    async fn touch_blob(&self, digest: Digest, now: Timestamp) -> Result<(), StoreError>;
 
     /// Marks workers offline that have been silent for [`OFFLINE_AFTER`], and tells which.
     async fn mark_silent(&self, now: Timestamp) -> Result<Done<Vec<WorkerId>>, StoreError>;

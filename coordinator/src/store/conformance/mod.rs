@@ -22,6 +22,7 @@ use crate::{
 };
 
 pub(crate) mod arrays;
+pub(crate) mod keeping;
 pub(crate) mod lives;
 pub(crate) mod order;
 pub(crate) mod output;
@@ -120,6 +121,13 @@ macro_rules! conformance_suite {
                 a_job_of_an_array_is_tried_again_and_counted_once
                 an_array_is_submitted_again
                 a_late_array_fails_what_was_not_begun
+            }
+            keeping {
+                ended_jobs_are_kept_for_their_time
+                no_more_ended_jobs_are_kept_than_wanted
+                an_array_goes_with_all_its_jobs_step_by_step
+                what_an_ended_job_shares_with_another_stays
+                blobs_are_kept_while_something_refers_to_them
             }
             output {
                 output_is_kept_as_it_came

@@ -6,7 +6,7 @@ use lull_shared::{
 };
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::columns::Col;
+use super::columns::{Col, RowExt as _};
 use crate::store::StoreError;
 
 pub(super) fn record(
@@ -47,6 +47,27 @@ pub(super) fn touch(
 /// Fails for a blob that is not recorded.
 pub(super) fn require(connection: &Connection, digest: Digest) -> Result<(), StoreError> {
     size(connection, digest)?.map(drop).ok_or(StoreError::FileMissing(digest))
+}
+
+/// Forgets blobs that nothing refers to.
+pub(super) fn forget(
+    connection: &Connection,
+    before: Timestamp,
+    limit: u32,
+) -> Result<Vec<Digest>, StoreError> {
+    let forgotten = connection
+        .prepare_cached(
+            "delete from blobs where digest in
+                (select digest from blobs indexed by blobs_by_use
+                  where used_at < ?1
+                    and not exists (select 1 from specs where file_digest = blobs.digest)
+                    and not exists (select 1 from artifacts where artifacts.digest = blobs.digest)
+                  order by used_at limit ?2)
+             returning digest",
+        )?
+        .query_map((Col(before), limit), |row| row.col("digest"))?
+        .collect::<Result<_, _>>()?;
+    Ok(forgotten)
 }
 
 pub(super) fn may_read(

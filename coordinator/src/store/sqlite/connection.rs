@@ -4,6 +4,7 @@ use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::backup;
 use crate::store::StoreError;
 
 mod embedded {
@@ -28,7 +29,7 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;
     // The writer checkpoints by itself, after the replies have left.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    migrate(&mut connection)?;
+    migrate(&mut connection, path)?;
     Ok(connection)
 }
 
@@ -47,12 +48,21 @@ fn prepare(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+/// Brings the schema up to date. An older database is checked and copied first, so that there is a way back.
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let runner = embedded::migrations::runner();
     let known = runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or(0);
     let found = schema_version(connection)?;
     if found > known {
         return Err(StoreError::NewerSchema { found, known });
+    }
+    if found > 0 && found < known {
+        backup::check(connection)?;
+        let copy = path.with_extension(format!("schema-{found}.db"));
+        if !copy.exists() {
+            backup::copy(path, &copy)?;
+            tracing::info!(path = %copy.display(), "database copied before its upgrade");
+        }
     }
     if found < known {
         runner.run(connection).map_err(|error| StoreError::Unreachable(error.into()))?;

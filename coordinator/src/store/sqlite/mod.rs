@@ -15,11 +15,12 @@ use lull_shared::{
 use super::{Store, StoreError, StoreRead};
 use crate::model::{
     ApiToken, Appended, Changes, ClaimRules, Claimed, Created, Done, EndRules, EndedAttempt,
-    Enrolment, JobEvent, JoinCodeRecord, Machine, NewJob, Offer, OutputCursor, OutputPage,
+    Enrolment, JobEvent, JoinCodeRecord, Keeping, Machine, NewJob, Offer, OutputCursor, OutputPage,
     OutputPiece, ReadyJob, Recorded, Renewal, Report, SignOfLife, Submitter, WaitFacts,
 };
 
 mod arrays;
+pub mod backup;
 mod blobs;
 mod claims;
 mod columns;
@@ -32,6 +33,7 @@ mod leases;
 mod output;
 mod readers;
 mod show;
+mod sweep;
 mod waiting;
 mod workers;
 mod writer;
@@ -257,6 +259,23 @@ impl Store for SqliteStore {
 
     async fn tick(&self, now: Timestamp, limit: u32) -> Result<Done<bool>, StoreError> {
         self.change(move |db, changes| due::tick(db, now, limit, changes)).await
+    }
+
+    async fn sweep_jobs(
+        &self,
+        keeping: Keeping,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<u32, StoreError> {
+        self.writer.write(move |db| sweep::jobs(db, keeping, now, limit)).await
+    }
+
+    async fn forget_blobs(&self, before: Timestamp, limit: u32) -> Result<Vec<Digest>, StoreError> {
+        self.writer.write(move |db| blobs::forget(db, before, limit)).await
+    }
+
+    async fn touch_blob(&self, digest: Digest, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.write(move |db| blobs::touch(db, digest, now)).await
     }
 
     async fn mark_silent(&self, now: Timestamp) -> Result<Done<Vec<WorkerId>>, StoreError> {
