@@ -9,6 +9,7 @@ mod api_page;
 mod edge;
 mod execute;
 mod files;
+mod model;
 mod output;
 mod process;
 mod rights;
