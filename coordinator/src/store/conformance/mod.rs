@@ -24,6 +24,7 @@ use crate::{
 pub(crate) mod arrays;
 pub(crate) mod keeping;
 pub(crate) mod lives;
+pub(crate) mod machine;
 pub(crate) mod order;
 pub(crate) mod output;
 pub(crate) mod registry;
