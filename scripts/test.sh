@@ -45,6 +45,9 @@ if ! cargo-deny --version 2>/dev/null | grep -q '0\.20\.2'; then
 fi
 cargo-deny --log-level error check bans licenses sources
 
+step "coordinators with a fault built in, for the tests that must find it"
+scripts/fault-builds.sh
+
 step "building everything"
 cargo build --locked --quiet --workspace --all-targets
 

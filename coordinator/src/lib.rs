@@ -92,6 +92,9 @@ pub async fn serve(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    if cfg!(any(feature = "fault-unfenced", feature = "fault-unsynced")) {
+        tracing::error!("this coordinator has a fault built in on purpose; it is for tests only");
+    }
     let data_dir = config.data_dir.as_path();
     fs::create_dir_all(data_dir)
         .with_context(|| format!("could not make the data folder {}", data_dir.display()))?;

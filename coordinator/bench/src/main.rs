@@ -1,13 +1,17 @@
 //! `lull-bench`: prints what Lull costs on this machine, next to the bare thing in the same run.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
+use lull_bench::torture::Plan;
 
+#[cfg(target_os = "linux")]
+mod cut_off;
 mod figures;
 mod large_file;
 mod latency;
 mod throughput;
+mod tortured;
 mod writes;
 
 /// Prints what Lull costs on this machine, next to the bare thing in the same run.
@@ -44,6 +48,55 @@ enum Command {
         #[arg(long, default_value_t = 64)]
         at_once: u32,
     },
+    /// Kills, stops and cuts off a pool at random, and checks that every accepted job ran to its one end
+    Torture {
+        /// How many jobs
+        #[arg(long, default_value_t = 1000)]
+        jobs: u32,
+        /// How many workers
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        workers: u32,
+        /// How often the coordinator is killed
+        #[arg(long, default_value_t = 10)]
+        coordinator_kills: u32,
+        /// How often a worker is killed
+        #[arg(long, default_value_t = 30)]
+        worker_kills: u32,
+        /// How often a worker is stopped until its leases are over
+        #[arg(long, default_value_t = 3)]
+        stops: u32,
+        /// How often a simulated worker sleeps over its lease and delivers all the same
+        #[arg(long, default_value_t = 3)]
+        sleepers: u32,
+        /// The lease, in seconds
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(3..))]
+        lease_secs: u64,
+        /// What chance begins with [default: another one each time]
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Another coordinator program than the one beside this program
+        #[arg(long, value_name = "PROGRAM")]
+        coordinator: Option<PathBuf>,
+        /// Succeed only when a fault was found: for a coordinator that has one built in
+        #[arg(long)]
+        expect_faults: bool,
+    },
+    /// Cuts the power of the coordinator's disk at random, and checks that what it acknowledged is there; needs root
+    #[cfg(target_os = "linux")]
+    PowerCut {
+        /// How often
+        #[arg(long, default_value_t = 10)]
+        cuts: u32,
+        /// What chance begins with [default: another one each time]
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Another coordinator program than the one beside this program
+        #[arg(long, value_name = "PROGRAM")]
+        coordinator: Option<PathBuf>,
+        /// Succeed only when something was lost: for a coordinator that does not wait for the disk
+        #[arg(long)]
+        expect_faults: bool,
+    },
     /// A large zip up, over to a worker and back, with the most memory each program held
     LargeFile {
         /// Size of the file in the zip
@@ -62,6 +115,37 @@ async fn main() -> ExitCode {
         Command::Latency { jobs } => latency::run(jobs).await,
         Command::Throughput { jobs, slots } => throughput::run(jobs, slots).await,
         Command::Writes { requests, at_once } => writes::run(requests, at_once).await,
+        Command::Torture {
+            jobs,
+            workers,
+            coordinator_kills,
+            worker_kills,
+            stops,
+            sleepers,
+            lease_secs,
+            seed,
+            coordinator,
+            expect_faults,
+        } => {
+            let plan = Plan {
+                jobs,
+                workers,
+                coordinator_kills,
+                worker_kills,
+                stops,
+                sleepers,
+                lease: Duration::from_secs(lease_secs),
+                seed: seed.unwrap_or_else(|| fastrand::u64(..)),
+                coordinator,
+            };
+            tortured::run(&plan, expect_faults).await
+        }
+        #[cfg(target_os = "linux")]
+        Command::PowerCut { cuts, seed, coordinator, expect_faults } => {
+            let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+            let plan = lull_bench::power_cut::Plan { cuts, seed, coordinator };
+            cut_off::run(&plan, expect_faults).await
+        }
         Command::LargeFile { size_mib, memory_mib_max } => {
             large_file::run(size_mib, memory_mib_max).await
         }

@@ -1,6 +1,9 @@
 //! A whole pool on loopback: a coordinator, its workers and a client, all real.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use lull_shared::{
@@ -14,6 +17,12 @@ use crate::process::{Process, program};
 /// A coordinator on loopback with workers, all in one temporary folder that goes with it.
 pub struct Pool {
     folder: TempDir,
+    /// The coordinator to start, when it is not the one beside this program.
+    coordinator_program: Option<PathBuf>,
+    /// Where the coordinator keeps its data, when not in the pool's folder.
+    coordinator_data: Option<PathBuf>,
+    /// `host:port` that workers are told, when not the coordinator's own.
+    told_address: Option<String>,
     coordinator: Option<Process>,
     workers: Vec<Option<Process>>,
     /// Where the coordinator answers over TLS.
@@ -31,16 +40,63 @@ impl Pool {
         Self::start_in(tempfile::Builder::new().prefix("lull-pool").tempdir()?, extra)
     }
 
+    /// Starts another coordinator program than the one beside this program, or on another data folder.
+    ///
+    /// # Errors
+    /// When it does not get ready; its log is in the message.
+    pub fn start_other(
+        program: Option<&Path>,
+        data: Option<&Path>,
+        extra: &[&str],
+    ) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("lull-pool").tempdir()?;
+        let mut pool = Self::stopped(folder);
+        pool.coordinator_program = program.map(Path::to_owned);
+        pool.coordinator_data = data.map(Path::to_owned);
+        pool.start_coordinator(extra)?;
+        Ok(pool)
+    }
+
+    /// Lets workers that join from now on find the coordinator at another address: a proxy's.
+    pub fn tell_workers(&mut self, address: String) {
+        self.told_address = Some(address);
+    }
+
     fn start_in(folder: TempDir, extra: &[&str]) -> anyhow::Result<Self> {
-        let mut pool = Self {
+        let mut pool = Self::stopped(folder);
+        pool.start_coordinator(extra)?;
+        Ok(pool)
+    }
+
+    fn stopped(folder: TempDir) -> Self {
+        Self {
             folder,
+            coordinator_program: None,
+            coordinator_data: None,
+            told_address: None,
             coordinator: None,
             workers: Vec::new(),
             url: "https://127.0.0.1:0".to_owned(),
             http_url: "http://127.0.0.1:0".to_owned(),
-        };
-        pool.start_coordinator(extra)?;
-        Ok(pool)
+        }
+    }
+
+    fn coordinator_program(&self) -> anyhow::Result<PathBuf> {
+        match &self.coordinator_program {
+            Some(program) => Ok(program.clone()),
+            None => program("lull-coordinator"),
+        }
+    }
+
+    /// A new join code that names the address workers are told.
+    ///
+    /// # Errors
+    /// When the subcommand fails.
+    pub fn join_code(&self) -> anyhow::Result<String> {
+        match &self.told_address {
+            Some(address) => self.admin(&["join-code", "--name", address]),
+            None => self.admin(&["join-code"]),
+        }
     }
 
     /// Starts the coordinator; after a kill, again on the address it had.
@@ -60,7 +116,7 @@ impl Pool {
         ];
         args.extend(extra.iter().map(|arg| (*arg).to_owned()));
         let mut process =
-            Process::start(&program("lull-coordinator")?, self.path("coordinator.log"), &args)?;
+            Process::start(&self.coordinator_program()?, self.path("coordinator.log"), &args)?;
         let text = process.wait_for_file(&ready)?;
         let said: serde_json::Value = serde_json::from_str(&text)?;
         said["url"].as_str().context("the ready file names no url")?.clone_into(&mut self.url);
@@ -100,7 +156,7 @@ impl Pool {
         let mut args = vec![
             format!("--data-dir={}", self.worker_data(number).display()),
             "--always".to_owned(),
-            format!("--join={}", self.admin(&["join-code"])?),
+            format!("--join={}", self.join_code()?),
             format!("--ready-file={}", ready.display()),
         ];
         args.extend(extra.iter().map(|arg| (*arg).to_owned()));
@@ -124,7 +180,7 @@ impl Pool {
     /// # Errors
     /// When it fails; what it said is in the message.
     pub fn admin(&self, args: &[&str]) -> anyhow::Result<String> {
-        let output = std::process::Command::new(program("lull-coordinator")?)
+        let output = std::process::Command::new(self.coordinator_program()?)
             .arg(format!("--data-dir={}", self.coordinator_data().display()))
             .args(args)
             .output()?;
@@ -162,7 +218,7 @@ impl Pool {
     /// The coordinator's data folder.
     #[must_use]
     pub fn coordinator_data(&self) -> PathBuf {
-        self.path("coordinator")
+        self.coordinator_data.clone().unwrap_or_else(|| self.path("coordinator"))
     }
 
     /// A worker's data folder.

@@ -54,6 +54,17 @@ impl Process {
         Ok(())
     }
 
+    /// Sends it a signal by name, such as `STOP` or `CONT`.
+    ///
+    /// # Errors
+    /// When it cannot be sent.
+    pub fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status()?;
+        anyhow::ensure!(sent.success(), "could not send {name} to {}", self.name);
+        Ok(())
+    }
+
     /// Asks it to end, and waits until it has.
     ///
     /// # Errors
@@ -126,7 +137,7 @@ impl Drop for Process {
 
 /// A moment between two looks at a condition outside this process.
 #[expect(clippy::disallowed_methods, reason = "the pause of a loop that polls another process")]
-fn pause() {
+pub(crate) fn pause() {
     std::thread::sleep(Duration::from_millis(5));
 }
 

@@ -13,6 +13,12 @@ mod embedded {
 
 /// How long a write waits for another process, such as a subcommand, to end its own.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// When SQLite waits for the disk: at every commit.
+#[cfg(not(feature = "fault-unsynced"))]
+const SYNCHRONOUS: &str = "full";
+/// A fault for tests that must find it: commits stay in the log until it is copied back.
+#[cfg(feature = "fault-unsynced")]
+const SYNCHRONOUS: &str = "normal";
 /// Room for all statements of the store.
 const STATEMENTS_MAX: usize = 128;
 
@@ -24,7 +30,7 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
     // when the power fails. macOS needs a call of its own for that.
     connection
         .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))?;
-    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "synchronous", SYNCHRONOUS)?;
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;
     // The writer checkpoints by itself, after the replies have left.
