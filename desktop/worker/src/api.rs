@@ -8,7 +8,10 @@ use lull_shared::{
     client::{Client, ClientError, Trust},
     credentials::JoinCode,
     ids::Digest,
-    jobs::{ClaimQuery, ClaimReply, ReportFailure, ResultReply, SubmitResult},
+    jobs::{
+        ClaimQuery, ClaimReply, ReportFailure, ResultReplies, ResultReply, SubmitResult,
+        SubmitResults,
+    },
     output::{AppendQuery, AppendReply},
     problem::ProblemKind,
     workers::{Heartbeat, HeartbeatReply, RegisterReply, RegisterWorker},
@@ -41,6 +44,9 @@ pub trait CoordinatorApi: Send + Sync {
 
     /// Reports that the command ran.
     async fn submit_result(&self, result: &SubmitResult) -> Result<ResultReply, ClientError>;
+
+    /// Reports that several commands ran.
+    async fn submit_results(&self, results: &SubmitResults) -> Result<ResultReplies, ClientError>;
 
     /// Reports a failure that is not the command's own.
     async fn report_failure(&self, failure: &ReportFailure) -> Result<ResultReply, ClientError>;
@@ -80,6 +86,10 @@ impl CoordinatorApi for Client {
 
     async fn submit_result(&self, result: &SubmitResult) -> Result<ResultReply, ClientError> {
         Self::submit_result(self, result).await
+    }
+
+    async fn submit_results(&self, results: &SubmitResults) -> Result<ResultReplies, ClientError> {
+        Self::submit_results(self, results).await
     }
 
     async fn report_failure(&self, failure: &ReportFailure) -> Result<ResultReply, ClientError> {

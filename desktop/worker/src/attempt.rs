@@ -28,6 +28,7 @@ use crate::{
     api::{CoordinatorApi, Verdict, verdict},
     backoff::Backoff,
     cache::{Cache, Held},
+    courier::Courier,
     deliver,
     history::{Ended, History},
     identity::innermost,
@@ -182,7 +183,7 @@ pub(crate) fn describe(assignment: &Assignment, started_at: Timestamp) -> LocalA
 /// Runs an attempt and stays with it until the coordinator has its result, or wants none.
 pub(crate) async fn run(
     assignment: Assignment,
-    api: Arc<dyn CoordinatorApi>,
+    courier: Courier,
     tools: Arc<Tools>,
     mut steered: Steered,
     progress: mpsc::UnboundedSender<(LeaseKey, Progress)>,
@@ -196,7 +197,8 @@ pub(crate) async fn run(
     };
 
     let ran =
-        execute(&assignment, &api, &tools, &mut steered, &folder, &|| tell(Progress::Ran)).await;
+        execute(&assignment, &courier.api, &tools, &mut steered, &folder, &|| tell(Progress::Ran))
+            .await;
     tell(Progress::Ran);
     let Some((report, zip)) = ran.into_report(key) else {
         tracing::info!(job.id = %key.job_id, attempt.number = key.attempt, "lease lost");
@@ -214,7 +216,7 @@ pub(crate) async fn run(
         tokio::select! {
             biased;
             () = steered.wishes.lease_lost() => tools.spool.remove(key),
-            () = deliver::deliver(api, &tools.spool, report) => {}
+            () = deliver::deliver(&courier, &tools.spool, report) => {}
         }
     };
     tokio::join!(cleared, delivered);

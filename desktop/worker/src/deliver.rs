@@ -13,6 +13,7 @@ use lull_shared::{
 use crate::{
     api::{CoordinatorApi, Verdict, verdict},
     backoff::Backoff,
+    courier::Courier,
     spool::{End, Report, Spool, part, part_bytes},
 };
 
@@ -23,12 +24,12 @@ const INLINE_BYTES_MAX: usize = 256 * 1024;
 
 /// Sends a report until the coordinator has recorded it or says that it is not wanted; then removes it from the spool.
 /// May be dropped and begun again at any moment.
-pub(crate) async fn deliver(api: Arc<dyn CoordinatorApi>, spool: &Spool, mut report: Report) {
+pub(crate) async fn deliver(courier: &Courier, spool: &Spool, mut report: Report) {
     let key = report.key;
     let mut backoff = Backoff::default();
     let mut synced = false;
     loop {
-        let Err(error) = send(api.as_ref(), spool, &mut report).await else {
+        let Err(error) = send(courier, spool, &mut report).await else {
             tracing::info!(job.id = %key.job_id, attempt.number = key.attempt, "attempt reported");
             break;
         };
@@ -83,16 +84,16 @@ fn is_last_resort(report: &Report) -> bool {
 
 /// One try at everything a report consists of. What was taken is not sent again by the next try.
 async fn send(
-    api: &dyn CoordinatorApi,
+    courier: &Courier,
     spool: &Spool,
     report: &mut Report,
-) -> Result<(), ClientError> {
-    let key = report.key;
+) -> Result<(), Arc<ClientError>> {
+    let (api, key) = (courier.api.as_ref(), report.key);
     let mut artifacts = Vec::new();
     if report.has_outputs {
         let path = spool.zip_path(key);
-        let (digest, size_bytes) = hash_file(&path, |_, _| {}).await?;
-        api.upload(&path, digest).await?;
+        let (digest, size_bytes) = hash_file(&path, |_, _| {}).await.map_err(Arc::new)?;
+        api.upload(&path, digest).await.map_err(Arc::new)?;
         artifacts.push(Artifact { name: OUTPUTS_NAME.to_owned(), digest, size_bytes });
     }
     match &report.end {
@@ -107,12 +108,12 @@ async fn send(
                 artifacts,
                 output: report.unsent.clone(),
             };
-            match api.submit_result(&result).await {
+            match courier.submit(result.clone()).await {
                 Err(error) if error.kind() == ProblemKind::OffsetMismatch => {
                     // Only the other address can say where the output goes on.
                     send_output(api, key, &mut report.unsent, 0).await?;
                     result.output.clear();
-                    api.submit_result(&result).await
+                    courier.submit(result).await
                 }
                 reply => reply,
             }
@@ -125,10 +126,9 @@ async fn send(
                 error_message: message.clone(),
             };
             send_output(api, key, &mut report.unsent, 0).await?;
-            api.report_failure(&failure).await
+            api.report_failure(&failure).await.map(drop).map_err(Arc::new)
         }
     }
-    .map(drop)
 }
 
 /// Sends output part by part until no more than `leave` bytes remain. Parts that the coordinator will never take are
@@ -138,7 +138,7 @@ async fn send_output(
     key: LeaseKey,
     parts: &mut Vec<OutputPart>,
     leave: usize,
-) -> Result<(), ClientError> {
+) -> Result<(), Arc<ClientError>> {
     // Base64 makes four of three.
     while parts.iter().map(|part| part.data.len() / 4 * 3).sum::<usize>() > leave {
         let first = parts.remove(0);
@@ -168,7 +168,7 @@ async fn send_output(
             }
             Err(error) => {
                 parts.insert(0, first);
-                return Err(error);
+                return Err(Arc::new(error));
             }
         }
     }

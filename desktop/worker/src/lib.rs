@@ -16,6 +16,7 @@ mod worker_loop;
 mod attempt;
 mod backoff;
 mod cache;
+mod courier;
 mod deliver;
 mod output;
 mod spool;

@@ -14,7 +14,7 @@ use lull_shared::{
     ids::{Digest, JobId},
     jobs::{
         Assignment, ClaimQuery, ClaimReply, JobState, LeaseKey, Network, OnError, OnOwnerReturn,
-        ReportFailure, ResultReply, SubmitResult,
+        ReportFailure, ResultOutcome, ResultReplies, ResultReply, SubmitResult, SubmitResults,
     },
     output::{AppendQuery, AppendReply, Stream},
     problem::{Problem, ProblemKind},
@@ -52,6 +52,7 @@ pub(crate) enum Request {
     GetJob,
     StreamOutput,
     SubmitResult,
+    SubmitResults,
     ReportFailure,
     Upload,
     Download,
@@ -73,6 +74,8 @@ pub(crate) enum Failure {
 /// What the coordinator knows, and what it is to do next.
 #[derive(Default)]
 pub(crate) struct Played {
+    /// A request takes a moment.
+    pub(crate) takes: Duration,
     pub(crate) jobs: VecDeque<Assignment>,
     /// The next requests of a kind fail so, in order.
     pub(crate) failures: HashMap<Request, VecDeque<Failure>>,
@@ -90,6 +93,8 @@ pub(crate) struct Played {
     pub(crate) claims: Vec<ClaimQuery>,
     pub(crate) output: HashMap<(LeaseKey, &'static str), Vec<u8>>,
     pub(crate) results: Vec<SubmitResult>,
+    /// Refuses the next result of a job, whatever it travels with.
+    pub(crate) refuse_once: HashMap<JobId, ProblemKind>,
     pub(crate) reports: Vec<ReportFailure>,
     pub(crate) files: BTreeMap<Digest, Vec<u8>>,
     /// The CA that answers, by its pin.
@@ -97,10 +102,19 @@ pub(crate) struct Played {
 }
 
 /// A coordinator that plays by the script.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Coordinator {
     played: Arc<Mutex<Played>>,
     arrived: Arc<Notify>,
+    answered: Arc<Notify>,
+}
+
+impl Default for Coordinator {
+    fn default() -> Self {
+        let played = Played { takes: Duration::from_millis(1), ..Played::default() };
+        let played = Arc::new(Mutex::new(played));
+        Self { played, arrived: Arc::default(), answered: Arc::default() }
+    }
 }
 
 impl Coordinator {
@@ -112,6 +126,17 @@ impl Coordinator {
     pub(crate) fn offer(&self, job: Assignment) {
         self.now().jobs.push_back(job);
         self.arrived.notify_one();
+    }
+
+    /// Hands out jobs to whoever asks next.
+    pub(crate) fn offer_many(&self, jobs: impl Iterator<Item = Assignment>) {
+        self.now().jobs.extend(jobs);
+        self.arrived.notify_one();
+    }
+
+    /// Returns when a request was answered; at once if one was since it was last asked.
+    pub(crate) async fn answered(&self) {
+        self.answered.notified().await;
     }
 
     pub(crate) fn fail_next(&self, request: Request, failure: Failure) {
@@ -142,10 +167,16 @@ impl Coordinator {
                 played.failures.get_mut(&request).and_then(VecDeque::pop_front)
             }
         };
-        // A request takes a moment.
-        sleep(Duration::from_millis(1)).await;
+        let takes = self.now().takes;
+        if !takes.is_zero() {
+            sleep(takes).await;
+        }
         match failure {
-            None => act(&mut self.now()),
+            None => {
+                let done = act(&mut self.now());
+                self.answered.notify_one();
+                done
+            }
             Some(Failure::RequestLost) => Err(lost()),
             Some(Failure::ReplyLost) => {
                 let _ = act(&mut self.now());
@@ -184,6 +215,19 @@ fn append(
         stored.extend_from_slice(new);
     }
     Ok(stored.len() as u64)
+}
+
+/// Records a result, unless the script refuses that job's.
+fn record(played: &mut Played, result: &SubmitResult) -> Result<ResultReply, ClientError> {
+    if let Some(kind) = played.refuse_once.remove(&result.job_id) {
+        return Err(refused(kind));
+    }
+    let key = LeaseKey { job_id: result.job_id, attempt: result.attempt };
+    for part in &result.output {
+        append(played, key, part.stream, part.offset, &part_bytes(part))?;
+    }
+    played.results.push(result.clone());
+    Ok(ResultReply { job_id: result.job_id, status: JobState::Completed })
 }
 
 #[async_trait]
@@ -254,13 +298,16 @@ impl CoordinatorApi for Coordinator {
     }
 
     async fn submit_result(&self, result: &SubmitResult) -> Result<ResultReply, ClientError> {
-        let key = LeaseKey { job_id: result.job_id, attempt: result.attempt };
-        self.answer(Request::SubmitResult, |played| {
-            for part in &result.output {
-                append(played, key, part.stream, part.offset, &part_bytes(part))?;
-            }
-            played.results.push(result.clone());
-            Ok(ResultReply { job_id: result.job_id, status: JobState::Completed })
+        self.answer(Request::SubmitResult, |played| record(played, result)).await
+    }
+
+    async fn submit_results(&self, results: &SubmitResults) -> Result<ResultReplies, ClientError> {
+        self.answer(Request::SubmitResults, |played| {
+            let each = results.results.iter().map(|result| match record(played, result) {
+                Ok(reply) => ResultOutcome::Recorded(reply),
+                Err(error) => ResultOutcome::Refused(error.to_problem()),
+            });
+            Ok(ResultReplies { replies: each.collect() })
         })
         .await
     }
@@ -368,8 +415,8 @@ pub(crate) enum Seen {
     Killed,
 }
 
-/// A sandbox without processes. A command is `say TEXT`, `exit CODE`, `stay` (until killed or told) or `panic`, one a
-/// line.
+/// A sandbox without processes. A command is `say TEXT`, `exit CODE`, `make FILE`, `stay` (until killed or told) or
+/// `panic`, one a line.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FakeSandbox {
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -412,6 +459,7 @@ impl Sandbox for FakeSandbox {
             Program::Argv(argv) => vec![argv.join(" ")],
         };
         let mut leave = self.leave.subscribe();
+        let folder = launch.folder.clone();
         let (exit, exited) = watch::channel(None);
         let play = tokio::spawn(async move {
             let mut code = 0;
@@ -422,6 +470,7 @@ impl Sandbox for FakeSandbox {
                     Some(("flood", bytes)) => {
                         out.write_all(&vec![b'x'; bytes.parse().unwrap()]).await.unwrap();
                     }
+                    Some(("make", name)) => std::fs::write(folder.join(name), "made").unwrap(),
                     _ if line == "stay" => drop(leave.wait_for(|leave| *leave).await),
                     _ => panic!("the play has no {line:?}"),
                 }

@@ -22,6 +22,7 @@ use crate::{
     api::{Connector, CoordinatorApi},
     attempt::{Progress, Steering, Tools},
     backoff::Backoff,
+    courier::Courier,
     history::HistoryError,
     identity::{Folders, Identity, JoinError, Membership},
     machine::{Machine, Sample},
@@ -139,6 +140,8 @@ struct Pool {
     /// Grows with every join.
     number: u32,
     api: Option<Arc<dyn CoordinatorApi>>,
+    /// Takes results there.
+    courier: Option<Courier>,
     registered: bool,
     connection: Connection,
     register_at: Option<Instant>,

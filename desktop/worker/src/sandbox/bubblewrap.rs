@@ -386,7 +386,7 @@ fn in_child(inherited: &[RawFd]) -> io::Result<()> {
 }
 
 /// The arguments that are the same for every job.
-fn common_arguments(no_nesting: bool) -> Vec<OsString> {
+pub(super) fn common_arguments(no_nesting: bool) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = Vec::new();
     let mut add = |line: &str| arguments.extend(line.split(' ').map(OsString::from));
     add(

@@ -31,6 +31,11 @@ use tokio::io::AsyncRead;
 
 pub use plain::PlainTree;
 
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) fn common_arguments() -> Vec<std::ffi::OsString> {
+    bubblewrap::common_arguments(true)
+}
+
 /// What to start, and where.
 #[derive(Clone, Debug)]
 pub struct Launch {

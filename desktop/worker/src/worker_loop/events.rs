@@ -23,6 +23,7 @@ use super::{
 use crate::{
     api::{CoordinatorApi, Verdict, verdict},
     backoff::Backoff,
+    courier::Courier,
     identity::{self, Identity, JoinError, innermost},
     policy::Decision,
     runner::KillReason,
@@ -51,6 +52,7 @@ impl Pool {
             claim_at: Instant::now(),
             claim_backoff: Backoff::default(),
             claim: None,
+            courier: api.clone().map(Courier::new),
             api,
         }
     }

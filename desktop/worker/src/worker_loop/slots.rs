@@ -113,7 +113,7 @@ impl WorkerLoop {
 
     fn start_attempt(&mut self, assignment: Assignment, lease: Duration, claimed_at: Instant) {
         let key = assignment.key();
-        let Some(api) = self.pool.api.clone() else { return };
+        let Some(courier) = self.pool.courier.clone() else { return };
         tracing::info!(job.id = %key.job_id, attempt.number = key.attempt, "attempt started");
         let on_owner_return = assignment.on_owner_return;
         let local = attempt::describe(&assignment, self.tools.clock.now());
@@ -121,7 +121,7 @@ impl WorkerLoop {
         let (steering, steered) = Steering::new();
         let tell = self.tell_progress.clone();
         let tools = Arc::clone(&self.tools);
-        let task = self.tasks.spawn(attempt::run(assignment, api, tools, steered, tell));
+        let task = self.tasks.spawn(attempt::run(assignment, courier, tools, steered, tell));
         let held = HeldAttempt {
             pool: self.pool.number,
             phase: Phase::Running,
@@ -157,7 +157,7 @@ impl WorkerLoop {
     }
 
     fn deliver(&mut self, report: Report, lease: Duration) {
-        let Some(api) = self.pool.api.clone() else { return };
+        let Some(courier) = self.pool.courier.clone() else { return };
         let key = report.key;
         let (steering, mut steered) = Steering::new();
         let tools = Arc::clone(&self.tools);
@@ -165,7 +165,7 @@ impl WorkerLoop {
             tokio::select! {
                 biased;
                 () = steered.wishes.lease_lost() => tools.spool.remove(key),
-                () = deliver::deliver(api, &tools.spool, report) => {}
+                () = deliver::deliver(&courier, &tools.spool, report) => {}
             }
         });
         let held = HeldAttempt {

@@ -29,6 +29,9 @@ mod ends;
 mod jobs;
 mod joining;
 mod owner;
+#[cfg(target_os = "linux")]
+mod speed;
+mod together;
 
 /// A worker of a pool, and everything around it.
 struct Stage {
