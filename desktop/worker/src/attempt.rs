@@ -29,7 +29,7 @@ use crate::{
     backoff::Backoff,
     cache::{Cache, Held},
     courier::Courier,
-    deliver,
+    deliver::{self, Kept},
     history::{Ended, History},
     identity::innermost,
     output,
@@ -42,7 +42,7 @@ use crate::{
 const SINK_CHUNKS: usize = 16;
 /// How often an input is asked for when what arrives is not what was announced.
 const WRONG_INPUTS_MAX: u32 = 3;
-/// A report of a run shorter than this is sent before the disk confirms it: running again costs less than the wait.
+/// A report of a run shorter than this goes out before it is on disk: running again costs less than the wait.
 const SHORT_RUN: Duration = Duration::from_secs(1);
 
 /// What every attempt works with.
@@ -207,19 +207,26 @@ pub(crate) async fn run(
         remove_folder(folder).await;
         return;
     };
-    let report = tools.keep(report, zip, began.elapsed() >= SHORT_RUN).await;
+    let short = zip.is_none() && began.elapsed() < SHORT_RUN;
+    let (report, kept) =
+        if short { (report, Kept::InMemory) } else { tools.keep(report, zip).await };
     tools.note_report(&report);
-    tell(Progress::Spooled);
-
-    let cleared = remove_folder(folder);
+    let spooled = || tell(Progress::Spooled);
     let delivered = async {
         tokio::select! {
             biased;
             () = steered.wishes.lease_lost() => tools.spool.remove(key),
-            () = deliver::deliver(&courier, &tools.spool, report) => {}
+            () = deliver::deliver(&courier, &tools.spool, report, kept, &spooled) => {}
         }
     };
-    tokio::join!(cleared, delivered);
+    if short {
+        // Until then the folder says after a crash that this attempt was cut off.
+        delivered.await;
+        remove_folder(folder).await;
+    } else {
+        spooled();
+        tokio::join!(remove_folder(folder), delivered);
+    }
 }
 
 /// How an attempt went on this PC.
@@ -253,7 +260,7 @@ async fn execute(
         return Ran::Failed(FailureKind::SandboxUnavailable, message);
     }
     // From here on a worker that is started again knows by the folder that this attempt was cut off.
-    if let Err(error) = fs::create_dir_all(folder) {
+    if let Err(error) = runner::make_folder(folder) {
         return Ran::Failed(kind_of(&error), format!("could not make the job's folder: {error}"));
     }
     let input = match assignment.file_digest {
@@ -379,27 +386,16 @@ fn killed(reason: KillReason) -> Option<End> {
 }
 
 impl Tools {
-    /// Writes the report to the spool. When the disk refuses, the report goes out from memory; without the zip, which
-    /// the coordinator then hears of as a failure.
-    pub(crate) async fn keep(&self, report: Report, zip: Option<PathBuf>, sync: bool) -> Report {
-        let (spool, kept) = (self.spool.clone(), report.clone());
-        let written = tokio::task::spawn_blocking(move || spool.write(&kept, zip.as_deref())).await;
-        let written = written.unwrap_or_else(|error| Err(io::Error::other(error)));
-        match written {
-            Ok(()) => {
-                if sync {
-                    deliver::sync(&self.spool, &report).await;
-                }
-                report
+    /// Puts the report on disk. When the disk refuses, the report goes out from memory; without the zip, which the
+    /// coordinator then hears of as a failure.
+    async fn keep(&self, report: Report, zip: Option<PathBuf>) -> (Report, Kept) {
+        match deliver::put_on_disk(&self.spool, &report, zip).await {
+            Ok(()) => (report, Kept::OnDisk),
+            Err(error) if report.has_outputs => {
+                let message = format!("could not keep the outputs: {error}");
+                (Report::failed(report.key, kind_of(&error), message), Kept::InMemory)
             }
-            Err(error) => {
-                tracing::warn!(job.id = %report.key.job_id, error = %error, "report is not spooled");
-                if report.has_outputs {
-                    let message = format!("could not keep the outputs: {error}");
-                    return Report::failed(report.key, kind_of(&error), message);
-                }
-                report
-            }
+            Err(_) => (report, Kept::InMemory),
         }
     }
 
@@ -443,6 +439,10 @@ impl Tools {
 }
 
 async fn remove_folder(folder: PathBuf) {
+    // Mostly it is empty by now.
+    if fs::remove_dir(&folder).is_ok() {
+        return;
+    }
     let removed = tokio::task::spawn_blocking(move || {
         runner::remove_folder(&folder).inspect_err(|error| {
             tracing::warn!(path = %folder.display(), error = %error, "job's folder was not removed");

@@ -1,6 +1,6 @@
 //! Takes a spooled report to the coordinator, however long that takes.
 
-use std::sync::Arc;
+use std::{io, path::PathBuf, pin::pin, sync::Arc};
 
 use lull_shared::{
     client::{ClientError, hash_file},
@@ -8,6 +8,10 @@ use lull_shared::{
     jobs::{FailureKind, LeaseKey, OutputPart, ReportFailure, SubmitResult},
     output::AppendQuery,
     problem::ProblemKind,
+};
+use tokio::{
+    task::spawn_blocking,
+    time::{Duration, sleep, timeout},
 };
 
 use crate::{
@@ -22,15 +26,42 @@ const OUTPUTS_NAME: &str = "outputs.zip";
 /// Most bytes of output that travel inside the report itself.
 const INLINE_BYTES_MAX: usize = 256 * 1024;
 
+/// A report that is only in memory goes to the disk when the coordinator has not answered within this.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Where a report is besides this process's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// Nowhere: a crash runs a short attempt again.
+    InMemory,
+    /// In the spool, safe from a power cut.
+    OnDisk,
+}
+
 /// Sends a report until the coordinator has recorded it or says that it is not wanted; then removes it from the spool.
-/// May be dropped and begun again at any moment.
-pub(crate) async fn deliver(courier: &Courier, spool: &Spool, mut report: Report) {
+/// May be dropped and begun again at any moment. `spooled` hears when a report that was only in memory is on disk.
+pub(crate) async fn deliver(
+    courier: &Courier,
+    spool: &Spool,
+    mut report: Report,
+    mut kept: Kept,
+    spooled: &(dyn Fn() + Sync),
+) {
     let key = report.key;
     let mut backoff = Backoff::default();
-    let mut synced = false;
     loop {
-        let Err(error) = send(courier, spool, &mut report).await else {
-            tracing::info!(job.id = %key.job_id, attempt.number = key.attempt, "attempt reported");
+        let sent = match kept {
+            Kept::InMemory => {
+                let now_on_disk = || {
+                    kept = Kept::OnDisk;
+                    spooled();
+                };
+                send_or_spool(courier, spool, &mut report, now_on_disk).await
+            }
+            Kept::OnDisk => send(courier, spool, &mut report).await,
+        };
+        let Err(error) = sent else {
+            tracing::debug!(job.id = %key.job_id, attempt.number = key.attempt, "attempt reported");
             break;
         };
         match verdict(&error) {
@@ -55,27 +86,51 @@ pub(crate) async fn deliver(courier: &Courier, spool: &Spool, mut report: Report
                 report = Report::failed(key, FailureKind::Internal, message);
             }
         }
-        if !synced {
-            // It may take a while: by now the disk must hold it.
-            synced = true;
-            sync(spool, &report).await;
-        }
-        tokio::time::sleep(backoff.next()).await;
+        sleep(backoff.next()).await;
     }
-    spool.remove(key);
+    if kept == Kept::OnDisk {
+        spool.remove(key);
+    }
 }
 
-/// Returns when the disk holds the report; when it cannot, the report still is in this process.
-pub(crate) async fn sync(spool: &Spool, report: &Report) {
-    let (spool, report) = (spool.clone(), report.clone());
-    let key = report.key;
-    match tokio::task::spawn_blocking(move || spool.sync(&report)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            tracing::warn!(job.id = %key.job_id, error = %error, "report is not safe on disk");
-        }
-        Err(error) => tracing::error!(error = %error, "report is not safe on disk"),
+/// Sends a report that is only in memory, and puts it on disk when that is not done at once.
+async fn send_or_spool(
+    courier: &Courier,
+    spool: &Spool,
+    report: &mut Report,
+    spooled: impl FnOnce(),
+) -> Result<(), Arc<ClientError>> {
+    let copy = report.clone();
+    let mut sending = pin!(send(courier, spool, report));
+    let sent = timeout(PATIENCE, &mut sending).await;
+    if matches!(sent, Ok(Ok(()))) {
+        return Ok(());
     }
+    // It may take a while: by now the disk must hold it. When it cannot, the report still is in this process.
+    if put_on_disk(spool, &copy, None).await.is_ok() {
+        spooled();
+    }
+    match sent {
+        Ok(sent) => sent,
+        Err(_) => sending.await,
+    }
+}
+
+/// Returns when the disk holds the report, and the zip that belongs to it.
+pub(crate) async fn put_on_disk(
+    spool: &Spool,
+    report: &Report,
+    zip: Option<PathBuf>,
+) -> io::Result<()> {
+    let (spool, report, key) = (spool.clone(), report.clone(), report.key);
+    let written = spawn_blocking(move || {
+        spool.write(&report, zip.as_deref())?;
+        spool.sync(&report)
+    });
+    let written = written.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    written.inspect_err(|error| {
+        tracing::warn!(job.id = %key.job_id, error = %error, "report is not safe on disk");
+    })
 }
 
 fn is_last_resort(report: &Report) -> bool {

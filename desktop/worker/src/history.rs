@@ -1,6 +1,11 @@
 //! What ran on this PC, for its owner to read without any server: `history.db`.
 
-use std::{path::Path, sync::mpsc, thread};
+use std::{
+    path::Path,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use lull_shared::{
     jobs::{AttemptEnding, LeaseKey},
@@ -14,6 +19,8 @@ use tokio::sync::oneshot;
 const ROWS_MAX: u32 = 10_000;
 /// How often the oldest are looked for, in attempts.
 const PRUNE_EVERY: u32 = 500;
+/// What is to be written waits this long for company.
+const GATHER: Duration = Duration::from_millis(100);
 /// The schema, and the number it is known by.
 const SCHEMA_VERSION: i64 = 1;
 const SCHEMA: &str = "
@@ -59,10 +66,18 @@ pub(crate) struct Ended {
 
 type Work = Box<dyn FnOnce(&Connection) + Send>;
 
+/// What the thread is asked for.
+enum Order {
+    /// Write, soon.
+    Write(Work),
+    /// Write what waits, then do this, at once.
+    Now(Work),
+}
+
 /// The history, open for writing. One thread owns the database, so nobody waits for the disk but who asks.
 #[derive(Clone, Debug)]
 pub(crate) struct History {
-    work: mpsc::Sender<Work>,
+    orders: mpsc::Sender<Order>,
 }
 
 impl History {
@@ -78,17 +93,13 @@ impl History {
             }
             opened => opened?,
         };
-        let (work, inbox) = mpsc::channel::<Work>();
+        let (orders, inbox) = mpsc::channel();
         // Ends when the last handle is gone.
         thread::Builder::new()
             .name("history".to_owned())
-            .spawn(move || {
-                for work in inbox {
-                    work(&connection);
-                }
-            })
+            .spawn(move || work_off(&connection, &inbox))
             .expect("the system can start a thread");
-        Ok(Self { work })
+        Ok(Self { orders })
     }
 
     /// An attempt began here.
@@ -147,11 +158,22 @@ impl History {
 
     /// What ran here, newest first.
     pub(crate) async fn newest(&self, limit: u32) -> Result<LocalHistory, HistoryError> {
-        let (reply, rows) = oneshot::channel();
-        self.work
-            .send(Box::new(move |db| drop(reply.send(read_newest(db, limit)))))
-            .map_err(|_| HistoryError::Stopped)?;
-        rows.await.map_err(|_| HistoryError::Stopped)?
+        self.now(move |db| read_newest(db, limit)).await?
+    }
+
+    /// Returns when everything is written.
+    pub(crate) async fn flush(&self) -> Result<(), HistoryError> {
+        self.now(|_| ()).await
+    }
+
+    async fn now<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> T + Send + 'static,
+    ) -> Result<T, HistoryError> {
+        let (reply, done) = oneshot::channel();
+        let work: Work = Box::new(move |db| drop(reply.send(work(db))));
+        self.orders.send(Order::Now(work)).map_err(|_| HistoryError::Stopped)?;
+        done.await.map_err(|_| HistoryError::Stopped)
     }
 
     fn write(
@@ -164,8 +186,46 @@ impl History {
             }
         });
         // The thread lives as long as a handle does.
-        let _ = self.work.send(work);
+        let _ = self.orders.send(Order::Write(work));
     }
+}
+
+/// Does what is asked for until nobody is left to ask. What is written within a moment is written together: short jobs
+/// come by the hundred.
+fn work_off(db: &Connection, inbox: &mpsc::Receiver<Order>) {
+    while let Ok(first) = inbox.recv() {
+        let until = Instant::now() + GATHER;
+        let mut next = Some(first);
+        let mut urgent = None;
+        let mut writes = Vec::new();
+        while let Some(order) = next.take() {
+            match order {
+                Order::Write(work) => writes.push(work),
+                Order::Now(work) => {
+                    urgent = Some(work);
+                    break;
+                }
+            }
+            next = inbox.recv_timeout(until.saturating_duration_since(Instant::now())).ok();
+        }
+        if let Err(error) = write_together(db, writes) {
+            tracing::warn!(error = %error, "history was not written");
+        }
+        if let Some(work) = urgent {
+            work(db);
+        }
+    }
+}
+
+fn write_together(db: &Connection, writes: Vec<Work>) -> Result<(), rusqlite::Error> {
+    if writes.is_empty() {
+        return Ok(());
+    }
+    db.execute_batch("begin immediate")?;
+    for work in writes {
+        work(db);
+    }
+    db.execute_batch("commit")
 }
 
 /// Reads the history of a data folder, also while its worker runs.

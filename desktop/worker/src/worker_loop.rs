@@ -57,6 +57,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(8);
 /// How long the goodbye may take.
 const GOODBYE_LIMIT: Duration = Duration::from_millis(1500);
 
+/// How long the last rows of the history may take.
+const HISTORY_LIMIT: Duration = Duration::from_millis(500);
+
 /// What the program around the worker asks of it.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -129,7 +132,7 @@ struct HeldAttempt {
 enum Phase {
     /// Occupies a slot.
     Running,
-    /// Its tree is dead, its end is not on disk yet.
+    /// Its tree is dead; its end may be on its way already, but is not on disk.
     Ending,
     /// Its end is on disk and on its way to the coordinator.
     Reporting,
@@ -203,6 +206,9 @@ impl WorkerLoop {
         }
         if let Some((api, goodbye)) = self.goodbye() {
             events::say_goodbye(api, goodbye).await;
+        }
+        if tokio::time::timeout(HISTORY_LIMIT, self.tools.history.flush()).await.is_err() {
+            tracing::warn!("history was not written in time");
         }
         self.pool.registered = false;
         self.publish();

@@ -20,12 +20,18 @@ use super::{
 
 /// Makes the folder and unpacks the input into it.
 pub(super) async fn prepare(spec: &RunSpec, control: &mut Controlled) -> Result<(), Stop> {
+    // Without an input that takes no time.
+    if spec.input.is_none() && make_work(&spec.folder).is_ok() {
+        return Ok(());
+    }
     let folder = spec.folder.clone();
     let input = spec.input.clone();
     let limits = spec.limits;
     let steered = control.clone();
     let prepared = task::spawn_blocking(move || {
-        remove_folder(&folder).and_then(|()| make(&folder)).map_err(|error| {
+        let made =
+            remove_folder(&folder).and_then(|()| make(&folder)).and_then(|()| make_work(&folder));
+        made.map_err(|error| {
             Stop::Failed(kind_of(&error), format!("could not make the job's folder: {error}"))
         })?;
         let Some(input) = input else { return Ok(()) };
@@ -48,21 +54,32 @@ pub(super) async fn prepare(spec: &RunSpec, control: &mut Controlled) -> Result<
     }
 }
 
-fn make(folder: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    let builder = {
-        use std::os::unix::fs::DirBuilderExt as _;
-        let mut builder = fs::DirBuilder::new();
-        builder.mode(0o700);
-        builder
-    };
-    #[cfg(not(unix))]
-    let builder = fs::DirBuilder::new();
-    if let Some(parent) = folder.parent() {
-        fs::create_dir_all(parent)?;
+/// Makes the attempt's folder, empty: whatever was there is removed.
+pub(crate) fn make(folder: &Path) -> io::Result<()> {
+    match builder().create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            remove_folder(folder)?;
+            builder().create(folder)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            builder().recursive(true).create(folder)
+        }
+        result => result,
     }
-    builder.create(folder)?;
-    builder.create(folder.join(WORK))
+}
+
+/// Makes the folder that the job sees in one that has just been made.
+fn make_work(folder: &Path) -> io::Result<()> {
+    builder().create(folder.join(WORK))
+}
+
+/// For this account only.
+fn builder() -> fs::DirBuilder {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(false);
+    builder
 }
 
 fn refusal(error: &ArchiveError) -> Stop {
@@ -102,6 +119,9 @@ impl Seek for Steered {
 
 /// Removes a folder off the runtime's threads; what cannot be removed is logged.
 pub(super) async fn remove(folder: PathBuf) {
+    if fs::remove_dir(&folder).is_ok() {
+        return;
+    }
     let removed = task::spawn_blocking(move || remove_folder(&folder)).await;
     if let Err(error) = removed.unwrap_or_else(|error| Err(io::Error::other(error))) {
         tracing::warn!(%error, "a job's folder could not be removed");

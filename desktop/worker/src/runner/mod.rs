@@ -17,6 +17,7 @@ use tokio::{
 };
 
 pub use control::{Control, Controlled, KillReason};
+pub(crate) use folder::make as make_folder;
 pub use folder::remove_folder;
 pub use outputs::Outputs;
 

@@ -135,7 +135,9 @@ impl Tree {
 
     async fn end_all(&mut self) -> io::Result<()> {
         #[cfg(target_os = "linux")]
-        tree::kill(self.find()).await?;
+        if self.child.id().is_some() || !tree::is_gone(&self.marker) {
+            tree::kill(self.find()).await?;
+        }
         self.kill_now();
         self.child.wait().await?;
         Ok(())

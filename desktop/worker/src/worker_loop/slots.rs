@@ -11,7 +11,7 @@ use tokio::{
 use super::{HeldAttempt, Phase, WorkerLoop};
 use crate::{
     attempt::{self, Progress, Steering},
-    deliver,
+    deliver::{self, Kept},
     policy::{self, Decision, Seen},
     runner::KillReason,
     spool::Report,
@@ -165,7 +165,7 @@ impl WorkerLoop {
             tokio::select! {
                 biased;
                 () = steered.wishes.lease_lost() => tools.spool.remove(key),
-                () = deliver::deliver(&courier, &tools.spool, report) => {}
+                () = deliver::deliver(&courier, &tools.spool, report, Kept::OnDisk, &|| ()) => {}
             }
         });
         let held = HeldAttempt {

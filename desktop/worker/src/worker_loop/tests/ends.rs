@@ -142,6 +142,7 @@ async fn a_restart_delivers_what_was_spooled() {
     let job = job("say kept\nexit 4");
     stage.coordinator.offer(job.clone());
     eventually("it was tried", || stage.coordinator.count(Request::SubmitResult) > 0).await;
+    eventually("it is on disk", || stage.files_in("spool") == 1).await;
     let stage = stage
         .power_cut(|stage| {
             assert_eq!(stage.files_in("spool"), 1);
@@ -155,6 +156,35 @@ async fn a_restart_delivers_what_was_spooled() {
     assert_eq!(stage.coordinator.output_of(job.key(), Stream::Stdout), "kept");
     stage.nothing_is_left().await;
     assert!(stage.coordinator.now().reports.is_empty(), "what ended is not given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_attempt_whose_result_nobody_has_is_given_back() {
+    let stage = Stage::always().await;
+    stage.coordinator.fail_next(Request::SubmitResult, Failure::Hangs);
+    let job = job("exit 4");
+    stage.coordinator.offer(job.clone());
+    eventually("it is on its way", || stage.coordinator.count(Request::SubmitResult) == 1).await;
+    assert_eq!(stage.files_in("spool"), 0, "nothing is written for a coordinator that answers");
+    let stage = stage.power_cut(|stage| assert_eq!(stage.files_in("jobs"), 1)).await;
+    assert_eq!(stage.failure_of(&job).await, FailureKind::WorkerRestarted);
+    stage.nothing_is_left().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_attempt_is_on_disk_before_its_result_goes_out() {
+    let stage = Stage::always().await;
+    stage.coordinator.fail_next(Request::SubmitResult, Failure::Hangs);
+    let job = job("stay\nexit 4");
+    stage.coordinator.offer(job.clone());
+    stage.saw(&[Seen::Started]).await;
+    let beats = stage.coordinator.count(Request::Heartbeat);
+    eventually("time passes", || stage.coordinator.count(Request::Heartbeat) > beats).await;
+    stage.sandbox.let_go();
+    eventually("it is on its way", || stage.coordinator.count(Request::SubmitResult) == 1).await;
+    let stage = stage.power_cut(|stage| assert_eq!(stage.files_in("spool"), 1)).await;
+    assert_eq!(stage.result_of(&job).await, Some(4));
+    stage.nothing_is_left().await;
 }
 
 #[tokio::test(start_paused = true)]
