@@ -14,13 +14,13 @@ use lull_shared::workers::SandboxLevel;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
-#[cfg(target_os = "linux")]
-use super::tree;
 use super::{
     Exit, Launch, Program, Sandbox, SandboxError, SandboxProcess, Started,
     driver::{self, Plan, Reports},
     spawner,
 };
+#[cfg(target_os = "linux")]
+use super::{orphans, tree};
 
 /// Where programs are looked for.
 const PATH: &str = "/usr/local/bin:/opt/homebrew/bin:/usr/bin:/bin:/usr/sbin:/sbin";
@@ -135,7 +135,7 @@ impl Tree {
 
     async fn end_all(&mut self) -> io::Result<()> {
         #[cfg(target_os = "linux")]
-        if self.child.id().is_some() || !tree::is_gone(&self.marker) {
+        if self.child.id().is_some() || !orphans::none_has(&self.marker) {
             tree::kill(self.find()).await?;
         }
         self.kill_now();

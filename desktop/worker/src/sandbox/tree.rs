@@ -35,35 +35,6 @@ pub(super) fn marked(marker: &str) -> BTreeSet<i32> {
     all().filter(|pid| holds(*pid, marker)).collect()
 }
 
-/// Whether no process whose first environment held `marker` is left of a tree whose root has ended. Cheaper than
-/// [`marked`]: what a dead process leaves becomes a child of one of this program's own ancestors, or of the program
-/// itself, so only their children are looked at. False too where the system does not list children.
-pub(super) fn is_gone(marker: &str) -> bool {
-    // A child that ends meanwhile may hide another from one look.
-    (0..2).all(|_| no_orphan_holds(marker).unwrap_or(false))
-}
-
-fn no_orphan_holds(marker: &str) -> Option<bool> {
-    let mut ancestor = i32::try_from(std::process::id()).ok()?;
-    while ancestor > 0 {
-        // The system's first process may belong to somebody else and still be read.
-        for thread in fs::read_dir(format!("/proc/{ancestor}/task")).ok()? {
-            let children = fs::read_to_string(thread.ok()?.path().join("children"));
-            let children = match children {
-                // The thread is gone, and what it left is with another.
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => continue,
-                children => children.ok()?,
-            };
-            let mut children = children.split_ascii_whitespace();
-            if children.any(|pid| pid.parse().is_ok_and(|pid| holds(pid, marker))) {
-                return Some(false);
-            }
-        }
-        ancestor = parent(ancestor)?;
-    }
-    Some(true)
-}
-
 fn holds(pid: i32, marker: &str) -> bool {
     fs::read(format!("/proc/{pid}/environ"))
         .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|var| var == marker.as_bytes()))
@@ -129,7 +100,7 @@ fn all() -> impl Iterator<Item = i32> {
 }
 
 /// The parent of a living process; `None` when it is dead, awaited or not.
-fn parent(pid: i32) -> Option<i32> {
+pub(super) fn parent(pid: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The program's name is in parentheses and may hold anything.
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
