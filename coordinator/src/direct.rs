@@ -182,6 +182,7 @@ impl Task {
             input: self.file.as_ref().and_then(|file| file.local_path().ok()),
             outputs: self.job.outputs.clone(),
             limits: Limits::default(),
+            keeps_work: false,
         };
         tracing::info!(job.id = %self.job.job_id, "direct run began");
         let sandbox = Arc::clone(self.direct.sandbox.get_or_init(default_sandbox).await);

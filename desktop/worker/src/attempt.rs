@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -30,6 +30,7 @@ use crate::{
     cache::{Cache, Held},
     courier::Courier,
     deliver::{self, Kept},
+    folders::JobFolders,
     history::{Ended, History},
     identity::innermost,
     output,
@@ -52,7 +53,7 @@ pub(crate) struct Tools {
     pub(crate) cache: Arc<Cache>,
     pub(crate) history: History,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) jobs: PathBuf,
+    pub(crate) folders: JobFolders,
     /// What the owner lets jobs reach of the network.
     pub(crate) network: Network,
 }
@@ -190,7 +191,7 @@ pub(crate) async fn run(
 ) {
     let key = assignment.key();
     let began = Instant::now();
-    let folder = tools.jobs.join(file_stem(key));
+    let folder = tools.folders.path(&file_stem(key));
     let tell = |step| {
         // A loop that is gone needs no telling.
         let _ = progress.send((key, step));
@@ -204,7 +205,7 @@ pub(crate) async fn run(
         tracing::info!(job.id = %key.job_id, attempt.number = key.attempt, "lease lost");
         let message = "the coordinator gave the job to another PC".to_owned();
         tools.note_end(key, AttemptEnding::WorkerLost, None, Some(message));
-        remove_folder(folder).await;
+        tools.clear(folder).await;
         return;
     };
     let short = zip.is_none() && began.elapsed() < SHORT_RUN;
@@ -222,10 +223,10 @@ pub(crate) async fn run(
     if short {
         // Until then the folder says after a crash that this attempt was cut off.
         delivered.await;
-        remove_folder(folder).await;
+        tools.clear(folder).await;
     } else {
         spooled();
-        tokio::join!(remove_folder(folder), delivered);
+        tokio::join!(tools.clear(folder), delivered);
     }
 }
 
@@ -260,7 +261,7 @@ async fn execute(
         return Ran::Failed(FailureKind::SandboxUnavailable, message);
     }
     // From here on a worker that is started again knows by the folder that this attempt was cut off.
-    if let Err(error) = runner::make_folder(folder) {
+    if let Err(error) = tools.folders.make(folder) {
         return Ran::Failed(kind_of(&error), format!("could not make the job's folder: {error}"));
     }
     let input = match assignment.file_digest {
@@ -285,6 +286,7 @@ async fn execute(
         input: input.as_ref().map(Held::path),
         outputs: assignment.outputs.clone(),
         limits: archive::Limits::default(),
+        keeps_work: true,
     };
     let (_, fresh) = Control::new();
     let controlled = std::mem::replace(&mut steered.controlled, fresh);
@@ -386,6 +388,20 @@ fn killed(reason: KillReason) -> Option<End> {
 }
 
 impl Tools {
+    /// Keeps an attempt's folder for another one, or removes it.
+    async fn clear(&self, folder: PathBuf) {
+        if self.folders.take_back(&folder) {
+            return;
+        }
+        let removed = tokio::task::spawn_blocking(move || {
+            runner::remove_folder(&folder).inspect_err(|error| {
+                tracing::warn!(path = %folder.display(), error = %error, "job's folder was not removed");
+            })
+        });
+        // A failure was told above.
+        drop(removed.await);
+    }
+
     /// Puts the report on disk. When the disk refuses, the report goes out from memory; without the zip, which the
     /// coordinator then hears of as a failure.
     async fn keep(&self, report: Report, zip: Option<PathBuf>) -> (Report, Kept) {
@@ -436,18 +452,4 @@ impl Tools {
         }
         self.history.ended(key, Ended { at, ending, exit_code, error_message });
     }
-}
-
-async fn remove_folder(folder: PathBuf) {
-    // Mostly it is empty by now.
-    if fs::remove_dir(&folder).is_ok() {
-        return;
-    }
-    let removed = tokio::task::spawn_blocking(move || {
-        runner::remove_folder(&folder).inspect_err(|error| {
-            tracing::warn!(path = %folder.display(), error = %error, "job's folder was not removed");
-        })
-    });
-    // A failure was told above.
-    drop(removed.await);
 }

@@ -308,6 +308,10 @@ impl Folders {
         self.root.join("jobs")
     }
 
+    pub(crate) fn spares(&self) -> PathBuf {
+        self.root.join("spares")
+    }
+
     pub(crate) fn cache(&self) -> PathBuf {
         self.root.join("cache")
     }

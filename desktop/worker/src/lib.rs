@@ -18,6 +18,7 @@ mod backoff;
 mod cache;
 mod courier;
 mod deliver;
+mod folders;
 mod output;
 mod spool;
 

@@ -207,6 +207,8 @@ impl WorkerLoop {
         if let Some((api, goodbye)) = self.goodbye() {
             events::say_goodbye(api, goodbye).await;
         }
+        // What is not reported by now goes out with the next start.
+        self.tasks.abort_all();
         if tokio::time::timeout(HISTORY_LIMIT, self.tools.history.flush()).await.is_err() {
             tracing::warn!("history was not written in time");
         }

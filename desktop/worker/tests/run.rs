@@ -599,6 +599,31 @@ async fn the_folder_is_gone_even_when_its_files_are_read_only() {
 }
 
 #[tokio::test]
+async fn only_a_folder_left_as_it_was_is_kept() {
+    for (command, kept) in [
+        ("true", true),
+        ("touch a; rm a", true),
+        ("touch a", false),
+        ("chmod 755 .", false),
+        ("python3 -c 'import os; os.setxattr(\".\", \"user.note\", b\"x\")'", false),
+        (
+            "i=0; while [ $i -lt 2000 ]; do : > a-rather-long-name-$i; i=$((i+1)); done; rm a*",
+            false,
+        ),
+    ] {
+        for sandbox in both().await {
+            let mut job = Job::new(command, &sandbox);
+            job.spec.keeps_work = true;
+            let work = job.spec.folder.join("work");
+            let mut running = job.start();
+            let (outcome, _, stderr) = running.take().await;
+            assert_eq!(code(&outcome), 0, "{stderr}");
+            assert_eq!(work.exists(), kept, "{command}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_folder_is_gone_however_deep_the_job_dug() {
     let dig = "python3 -c 'import os; [(os.mkdir(\"d\" * 20), os.chdir(\"d\" * 20)) for _ in range(300)]'";
     let (outcome, _, stderr) = run(&contained().await, dig).await;
@@ -766,6 +791,7 @@ impl Job {
             input: None,
             outputs: Vec::new(),
             limits: Limits::default(),
+            keeps_work: false,
         };
         let (control, controlled) = Control::new();
         Self { parent, spec, sandbox: Arc::clone(sandbox), control, controlled }

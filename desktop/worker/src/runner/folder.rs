@@ -21,8 +21,14 @@ use super::{
 /// Makes the folder and unpacks the input into it.
 pub(super) async fn prepare(spec: &RunSpec, control: &mut Controlled) -> Result<(), Stop> {
     // Without an input that takes no time.
-    if spec.input.is_none() && make_work(&spec.folder).is_ok() {
-        return Ok(());
+    if spec.input.is_none() {
+        match make_work(&spec.folder) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && spec.keeps_work => {
+                return Ok(());
+            }
+            Err(_) => {}
+        }
     }
     let folder = spec.folder.clone();
     let input = spec.input.clone();
@@ -71,6 +77,47 @@ pub(crate) fn make(folder: &Path) -> io::Result<()> {
 /// Makes the folder that the job sees in one that has just been made.
 fn make_work(folder: &Path) -> io::Result<()> {
     builder().create(folder.join(WORK))
+}
+
+/// Whether nothing in an attempt's folder is left but the folder that its job saw.
+pub(crate) fn holds_only_work(folder: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(folder) else { return false };
+    let names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
+    names == [WORK]
+}
+
+/// Whether a job left its folder as it found it: nothing in it, and nothing on it that another job could read. The
+/// time of its last change is set anew.
+#[cfg(unix)]
+pub(super) fn is_as_new(work: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use rustix::fs::{AtFlags, CWD, Timestamps, UTIME_NOW, listxattr, utimensat};
+    /// A folder that held many files stays large.
+    const BYTES_MAX: u64 = 4096;
+
+    let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let times = Timestamps { last_access: now, last_modification: now };
+    let mut names = [0_u8; 256];
+    let plain = fs::symlink_metadata(work).is_ok_and(|metadata| {
+        metadata.is_dir() && metadata.mode() & 0o7777 == 0o700 && metadata.size() <= BYTES_MAX
+    });
+    // What the system itself notes there is no job's to change.
+    let unmarked = match listxattr(work, &mut names) {
+        Ok(length) => names[..length]
+            .split(|byte| *byte == 0)
+            .all(|name| name.is_empty() || name.starts_with(b"security.")),
+        Err(error) => error == rustix::io::Errno::NOTSUP,
+    };
+    plain
+        && unmarked
+        && fs::read_dir(work).is_ok_and(|mut entries| entries.next().is_none())
+        && utimensat(CWD, work, &times, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
+#[cfg(not(unix))]
+pub(super) fn is_as_new(_: &Path) -> bool {
+    false
 }
 
 /// For this account only.

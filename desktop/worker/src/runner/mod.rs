@@ -17,8 +17,8 @@ use tokio::{
 };
 
 pub use control::{Control, Controlled, KillReason};
-pub(crate) use folder::make as make_folder;
 pub use folder::remove_folder;
+pub(crate) use folder::{holds_only_work, make as make_folder};
 pub use outputs::Outputs;
 
 pub use crate::sandbox::Program;
@@ -48,6 +48,8 @@ pub struct RunSpec {
     pub outputs: Vec<String>,
     /// What the input may unpack to, and what the outputs may come to.
     pub limits: archive::Limits,
+    /// Whether a `work` that the job left as it found it stays, for the next run in the same folder.
+    pub keeps_work: bool,
 }
 
 /// Output as it comes: which stream, and the raw bytes. A full channel holds the job's writes back.
@@ -123,7 +125,9 @@ async fn run_here(
         }
         Err(Stop::Failed(kind, message)) => RunOutcome::failed(kind, message),
     };
-    folder::remove(work).await;
+    if !(spec.keeps_work && folder::is_as_new(&work)) {
+        folder::remove(work).await;
+    }
     outcome
 }
 

@@ -30,7 +30,7 @@ use super::{
     Exit, Launch, Sandbox, SandboxError, SandboxProcess, Started,
     cgroup::{Group, Groups},
     driver::{self, Plan, Reports},
-    probe,
+    etc, probe,
     said::{self, Said},
     spawner, tree,
 };
@@ -39,47 +39,17 @@ use super::{
 const PLACES: [&str; 3] = ["/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap"];
 /// Parts of the root that are folders on some systems and links into `/usr` on others.
 const ROOT_PARTS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
-/// What of `/etc` programs need to run and to know names, times and certificates.
-const ETC_PARTS: [&str; 24] = [
-    "alternatives",
-    "ca-certificates",
-    "crypto-policies",
-    "fonts",
-    "gai.conf",
-    "host.conf",
-    "inputrc",
-    "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "localtime",
-    "magic",
-    "mime.types",
-    "nsswitch.conf",
-    "os-release",
-    "perl",
-    "pki/tls/certs",
-    "profile",
-    "protocols",
-    "python3",
-    "services",
-    "ssl/certs",
-    "ssl/openssl.cnf",
-    "terminfo",
-];
 /// Room in `/tmp`, which takes memory.
 const TMP_BYTES: &str = "536870912";
 /// Room in `/dev/shm`, which takes memory.
 const SHM_BYTES: &str = "268435456";
-/// Whoever the job is inside; outside it is the worker's own account without any rights of root.
-const USERS: &[u8] = b"root:x:0:0:root:/:/usr/sbin/nologin\njob:x:1000:1000:job:/work:/bin/sh\n";
-const GROUPS: &[u8] = b"root:x:0:\njob:x:1000:\n";
-
 /// Starts jobs in bubblewrap.
 #[derive(Debug)]
 pub(super) struct Bubblewrap {
     program: PathBuf,
     /// What every job gets.
     arguments: Vec<OsString>,
+    copies: etc::Copies,
     groups: Option<Arc<Groups>>,
     detail: String,
 }
@@ -97,6 +67,7 @@ impl Bubblewrap {
         let mut sandbox = Self {
             program: program.to_owned(),
             arguments: common_arguments(no_nesting),
+            copies: etc::Copies::default(),
             groups: Groups::find().map(Arc::new),
             detail: String::new(),
         };
@@ -135,9 +106,14 @@ impl Bubblewrap {
         command
     }
 
-    async fn launch(&self, launch: &Launch, plan: &Plan) -> io::Result<(Child, Reports)> {
+    async fn launch(
+        &self,
+        launch: &Launch,
+        plan: &Plan,
+        copy: Option<&etc::Copy>,
+    ) -> io::Result<(Child, Reports)> {
         let (writer, reports) = Reports::new()?;
-        let files = Files::new(&self.arguments, launch, &writer)?;
+        let files = Files::new(&self.arguments, copy, launch, &writer)?;
         let mut command = self.command(plan, &files);
         match plan.only_line {
             Some(_) => command.stdin(Stdio::null()),
@@ -161,8 +137,9 @@ impl Sandbox for Bubblewrap {
 
     async fn start(&self, launch: &Launch) -> Result<Started, SandboxError> {
         let plan = Plan::new(launch)?;
+        let copy = self.copies.newest().await;
         let (mut child, mut reports) = self
-            .launch(launch, &plan)
+            .launch(launch, &plan, copy.as_deref())
             .await
             .map_err(|error| start_error("bubblewrap does not run", Some(error)))?;
         let pipes = child.stdout.take().zip(child.stderr.take());
@@ -180,6 +157,7 @@ impl Sandbox for Bubblewrap {
             init,
             groups: self.groups.clone(),
             group: None,
+            _etc: copy,
             only_line: plan.only_line,
             said: said.clone(),
             exit: None,
@@ -209,6 +187,8 @@ struct Contained {
     /// Made when the job is suspended for the first time: joining a group takes some 15 ms, which a job that is never
     /// suspended need not pay.
     group: Option<Group>,
+    /// What it sees as `/etc`.
+    _etc: Option<Arc<etc::Copy>>,
     only_line: Option<u32>,
     /// The beginning of standard error, where bubblewrap says why it could not run the program.
     said: Said,
@@ -311,23 +291,31 @@ impl Drop for Contained {
 /// Descriptors that bubblewrap reads before the job runs.
 struct Files {
     arguments: OwnedFd,
-    users: OwnedFd,
-    groups: OwnedFd,
     status: OwnedFd,
+    /// The accounts of the job's own world, where they are not in a copy of `/etc`.
+    accounts: Vec<OwnedFd>,
 }
 
 impl Files {
-    fn new(common: &[OsString], launch: &Launch, reports: &io::PipeWriter) -> io::Result<Self> {
-        let users = memory_file("users", USERS)?;
-        let groups = memory_file("groups", GROUPS)?;
+    fn new(
+        common: &[OsString],
+        copy: Option<&etc::Copy>,
+        launch: &Launch,
+        reports: &io::PipeWriter,
+    ) -> io::Result<Self> {
         let status = OwnedFd::from(reports.try_clone()?);
-        let [users_fd, groups_fd, status_fd] =
-            [&users, &groups, &status].map(|fd| fd.as_raw_fd().to_string());
+        let status_fd = status.as_raw_fd().to_string();
         let folder = launch.folder.as_os_str();
+        let (etc, accounts) = match copy {
+            Some(copy) => {
+                let bound = [OsStr::new("--ro-bind"), copy.path().as_os_str(), OsStr::new("/etc")];
+                (bound.map(OsStr::to_owned).to_vec(), Vec::new())
+            }
+            None => etc_by_parts()?,
+        };
 
         let mut arguments: Vec<&OsStr> = common.iter().map(OsString::as_os_str).collect();
-        arguments.extend(["--file", &users_fd, "/etc/passwd"].map(OsStr::new));
-        arguments.extend(["--file", &groups_fd, "/etc/group"].map(OsStr::new));
+        arguments.extend(etc.iter().map(OsString::as_os_str));
         arguments.extend(["--json-status-fd", &status_fd, "--bind"].map(OsStr::new));
         arguments.push(folder);
         arguments.extend(["/work", "--chdir", "/work", "--remount-ro", "/"].map(OsStr::new));
@@ -339,12 +327,30 @@ impl Files {
             text.extend_from_slice(argument.as_bytes());
             text.push(0);
         }
-        Ok(Self { arguments: memory_file("arguments", &text)?, users, groups, status })
+        Ok(Self { arguments: memory_file("arguments", &text)?, status, accounts })
     }
 
-    fn inherited(&self) -> [RawFd; 4] {
-        [&self.arguments, &self.users, &self.groups, &self.status].map(AsRawFd::as_raw_fd)
+    fn inherited(&self) -> Vec<RawFd> {
+        let all = [&self.arguments, &self.status].into_iter().chain(&self.accounts);
+        all.map(AsRawFd::as_raw_fd).collect()
     }
+}
+
+/// `/etc` part by part, and the files of accounts in it.
+fn etc_by_parts() -> io::Result<(Vec<OsString>, Vec<OwnedFd>)> {
+    let mut arguments: Vec<OsString> = Vec::new();
+    for part in etc::PARTS {
+        let place = format!("/etc/{part}");
+        arguments.extend(["--ro-bind-try", &place, &place].map(OsString::from));
+    }
+    let mut accounts = Vec::new();
+    for (place, content) in [("/etc/passwd", etc::USERS), ("/etc/group", etc::GROUPS)] {
+        let file = memory_file("accounts", content)?;
+        let fd = file.as_raw_fd().to_string();
+        arguments.extend(["--file", &fd, place].map(OsString::from));
+        accounts.push(file);
+    }
+    Ok((arguments, accounts))
 }
 
 fn memory_file(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
@@ -405,9 +411,6 @@ pub(super) fn common_arguments(no_nesting: bool) -> Vec<OsString> {
             (Err(_), true) => add(&format!("--ro-bind /{part} /{part}")),
             (Err(_), false) => {}
         }
-    }
-    for part in ETC_PARTS {
-        add(&format!("--ro-bind-try /etc/{part} /etc/{part}"));
     }
     add("--proc /proc --dev /dev");
     add(&format!("--size {SHM_BYTES} --perms 1777 --tmpfs /dev/shm --remount-ro /dev"));

@@ -24,6 +24,7 @@ use crate::{
     attempt::Tools,
     cache::Cache,
     config::WorkerConfig,
+    folders::JobFolders,
     handle::{StartError, WorkerHandle},
     history::History,
     identity::{Folders, Identity},
@@ -61,6 +62,7 @@ struct DataFolder {
     history: History,
     spool: Spool,
     left: Vec<Report>,
+    job_folders: JobFolders,
     cache: Arc<Cache>,
 }
 
@@ -92,7 +94,7 @@ pub(super) async fn start_on(
         cache: data.cache,
         history: data.history,
         clock: ground.clock,
-        jobs: data.folders.jobs(),
+        folders: data.job_folders,
         network: about.network,
     });
     let (commands, inbox) = mpsc::unbounded_channel();
@@ -166,7 +168,9 @@ fn open(
     let within_reach = level < SandboxLevel::L2;
     let cache =
         Cache::open(folders.cache(), within_reach, clock).map_err(failed(&folders.cache()))?;
-    Ok(DataFolder { folders, lock, identity, history, spool, left, cache })
+    let job_folders =
+        JobFolders::open(folders.jobs(), folders.spares()).map_err(failed(&folders.spares()))?;
+    Ok(DataFolder { folders, lock, identity, history, spool, left, job_folders, cache })
 }
 
 fn lock(folders: &Folders) -> Result<File, StartError> {
