@@ -389,7 +389,7 @@ fn killed(reason: KillReason) -> Option<End> {
 
 impl Tools {
     /// Keeps an attempt's folder for another one, or removes it.
-    async fn clear(&self, folder: PathBuf) {
+    pub(crate) async fn clear(&self, folder: PathBuf) {
         if self.folders.take_back(&folder) {
             return;
         }

@@ -36,8 +36,11 @@ impl JobFolders {
         self.jobs.join(name)
     }
 
-    /// Makes a folder, or gives an earlier one its name.
+    /// Makes a folder, or gives an earlier one its name. One that an attempt has already is its own.
     pub(crate) fn make(&self, folder: &Path) -> io::Result<()> {
+        if folder.is_dir() {
+            return Ok(());
+        }
         let spare = self.free().pop();
         match spare {
             Some(spare) if fs::rename(&spare, folder).is_ok() => Ok(()),

@@ -7,7 +7,7 @@ use std::{collections::HashMap, fs::File, sync::Arc};
 
 use lull_shared::{
     client::ClientError,
-    jobs::{ClaimReply, LeaseKey, OnOwnerReturn},
+    jobs::{ClaimReply, FailureKind, LeaseKey, OnOwnerReturn},
     local::{Connection, LocalAttempt, LocalHistory, LocalStatus},
     workers::{HeartbeatReply, RegisterReply, RegisterWorker, WorkerState},
 };
@@ -31,6 +31,7 @@ use crate::{
     spool::Report,
 };
 
+mod ahead;
 mod events;
 mod slots;
 mod start;
@@ -39,6 +40,8 @@ mod status;
 mod tests;
 
 pub(crate) use start::start;
+
+use ahead::Ahead;
 
 /// How often the PC is looked at…
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
@@ -125,11 +128,14 @@ struct HeldAttempt {
     local: Option<LocalAttempt>,
     lease: Duration,
     lease_until: Instant,
+    began: Instant,
     task: Option<Id>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    /// Claimed ahead of a free slot.
+    Waiting,
     /// Occupies a slot.
     Running,
     /// Its tree is dead; its end may be on its way already, but is not on disk.
@@ -158,7 +164,15 @@ struct Pool {
     claim_at: Instant,
     claim_backoff: Backoff,
     /// The question for jobs that is on its way, and when it was asked.
-    claim: Option<(Instant, AbortHandle)>,
+    claim: Option<Claim>,
+}
+
+/// A question for jobs.
+struct Claim {
+    asked_at: Instant,
+    /// For so many.
+    max: u32,
+    request: AbortHandle,
 }
 
 /// All of a worker.
@@ -187,6 +201,7 @@ struct WorkerLoop {
 
     pool: Pool,
     held: HashMap<LeaseKey, HeldAttempt>,
+    ahead: Ahead,
     /// What an earlier process left to report.
     left: Vec<Report>,
     stopping: Option<Instant>,
@@ -306,6 +321,7 @@ impl WorkerLoop {
         tracing::info!("worker stops");
         self.stopping = Some(Instant::now() + STOP_LIMIT);
         self.stop_claiming();
+        self.give_back_waiting(FailureKind::WorkerStopping, "the worker is shutting down");
         self.end_running(KillReason::WorkerStopping);
     }
 
@@ -327,7 +343,8 @@ impl WorkerLoop {
         let register = self.pool.register_at;
         let heartbeat = self.pool.heartbeat_at.filter(|_| !self.pool.heartbeat_running);
         let claim = self.wants_work().then_some(self.pool.claim_at);
-        let own = [evict, sample, register, heartbeat, claim, self.stopping];
+        let ahead = self.ahead.ends_at();
+        let own = [evict, sample, register, heartbeat, claim, ahead, self.stopping];
         leases.chain(own.into_iter().flatten()).min()
     }
 
@@ -346,6 +363,7 @@ impl WorkerLoop {
             self.judge();
         }
         self.end_expired(now);
+        self.give_back_late(now);
         if self.pool.register_at.is_some_and(|at| at <= now) {
             self.start_register();
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lull_shared::{
     client::ClientError,
-    jobs::{ClaimQuery, ClaimReply, LeaseKey},
+    jobs::{ClaimQuery, ClaimReply, FailureKind, LeaseKey},
     local::Connection,
     problem::{Problem, ProblemKind},
     workers::{Heartbeat, HeartbeatReply, RegisterReply, RegisterWorker, WorkerState},
@@ -17,8 +17,8 @@ use tokio::{
 };
 
 use super::{
-    Answer, Beat, CLAIM_WAIT_SECS, GOODBYE_LIMIT, HEARTBEAT_EVERY, HEARTBEAT_LIMIT, Phase, Pool,
-    REPORTS_PER_SLOT_MAX, WorkerLoop,
+    Answer, Beat, CLAIM_WAIT_SECS, Claim, GOODBYE_LIMIT, HEARTBEAT_EVERY, HEARTBEAT_LIMIT, Phase,
+    Pool, REPORTS_PER_SLOT_MAX, WorkerLoop,
 };
 use crate::{
     api::{CoordinatorApi, Verdict, verdict},
@@ -121,6 +121,7 @@ impl WorkerLoop {
             reason: error.to_string(),
         })?;
         self.stop_claiming();
+        self.give_back_waiting(FailureKind::WorkerStopping, "this PC goes to another pool");
         // The old coordinator hears of them by their own connection to it.
         self.end_running(KillReason::WorkerStopping);
         self.about.worker_id = identity.worker_id;
@@ -236,7 +237,12 @@ impl WorkerLoop {
         self.note_drain(reply.drain);
         for key in &beat.named {
             let Some(held) = self.held.get_mut(key) else { continue };
-            if reply.lost.contains(key) {
+            if held.phase == Phase::Waiting && reply.lost.contains(key) {
+                self.drop_waiting(*key, None);
+            } else if held.phase == Phase::Waiting && reply.cancel.contains(key) {
+                let why = (FailureKind::Cancelled, "a person cancelled the job");
+                self.drop_waiting(*key, Some(why));
+            } else if reply.lost.contains(key) {
                 held.steering.end(KillReason::LeaseLost);
             } else {
                 held.lease_until = held.lease_until.max(beat.sent_at + held.lease);
@@ -256,6 +262,8 @@ impl WorkerLoop {
         self.pool.draining = drain;
         if drain {
             self.stop_claiming();
+            let message = "the worker takes nothing new for now";
+            self.give_back_waiting(FailureKind::WorkerStopping, message);
         }
         self.hasten_heartbeat();
     }
@@ -266,7 +274,7 @@ impl WorkerLoop {
             && self.stopping.is_none()
             && !self.pool.draining
             && self.pool.claim.is_none()
-            && self.free_slots() > 0
+            && self.free_slots() + self.room_ahead() > 0
             && self.held.len() < (self.limits.slots * (REPORTS_PER_SLOT_MAX + 1)) as usize
     }
 
@@ -275,7 +283,14 @@ impl WorkerLoop {
         u32::try_from(busy).unwrap_or(u32::MAX)
     }
 
-    fn free_slots(&self) -> u32 {
+    fn room_ahead(&self) -> u32 {
+        match self.decision {
+            Decision::Run { slots } => self.ahead.room(slots),
+            Decision::Suspend(_) | Decision::Evict(_) => 0,
+        }
+    }
+
+    pub(super) fn free_slots(&self) -> u32 {
         match self.decision {
             Decision::Run { slots } => slots.saturating_sub(self.busy_slots()),
             Decision::Suspend(_) | Decision::Evict(_) => 0,
@@ -285,17 +300,21 @@ impl WorkerLoop {
     pub(super) fn start_claim(&mut self) {
         let Some(api) = self.pool.api.clone() else { return };
         let (pool, asked_at) = (self.pool.number, Instant::now());
-        let query = ClaimQuery { wait: CLAIM_WAIT_SECS, max: Some(self.free_slots()) };
-        let claim = self
+        let ahead = self.room_ahead();
+        let max = self.free_slots() + ahead;
+        // Only a free slot is worth waiting at the coordinator for.
+        let wait = if ahead > 0 { 0 } else { CLAIM_WAIT_SECS };
+        let query = ClaimQuery { wait, max: Some(max) };
+        let request = self
             .answers
             .spawn(async move { Answer::Claimed(pool, asked_at, api.get_job(&query).await) });
-        self.pool.claim = Some((asked_at, claim));
+        self.pool.claim = Some(Claim { asked_at, max, request });
     }
 
     /// Takes back the question at once: a job that still arrives is given back.
     pub(super) fn stop_claiming(&mut self) {
-        if let Some((_, claim)) = self.pool.claim.take() {
-            claim.abort();
+        if let Some(claim) = self.pool.claim.take() {
+            claim.request.abort();
         }
     }
 
@@ -305,8 +324,9 @@ impl WorkerLoop {
         reply: Result<ClaimReply, ClientError>,
     ) {
         // A question that was taken back may have been answered all the same, and another one be on its way.
-        if self.pool.claim.as_ref().is_some_and(|(at, _)| *at == asked_at) {
-            self.pool.claim = None;
+        if let Some(claim) = self.pool.claim.take_if(|claim| claim.asked_at == asked_at) {
+            let brought = reply.as_ref().map_or(0, |reply| reply.jobs.len());
+            self.ahead.more = brought >= claim.max as usize;
         }
         match reply {
             Ok(reply) => {

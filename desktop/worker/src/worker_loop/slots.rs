@@ -57,11 +57,13 @@ impl WorkerLoop {
             Decision::Suspend(_) => {
                 self.suspended_since = self.suspended_since.or(Some(now));
                 self.stop_claiming();
+                self.give_back_waiting(FailureKind::OwnerReturned, "the PC's owner came back");
                 self.running().for_each(HeldAttempt::give_way);
             }
             Decision::Evict(_) => {
                 self.suspended_since = self.suspended_since.or(Some(now));
                 self.stop_claiming();
+                self.give_back_waiting(FailureKind::OwnerReturned, "the PC's owner came back");
                 self.end_running(KillReason::OwnerReturned);
             }
         }
@@ -106,6 +108,8 @@ impl WorkerLoop {
         } else if self.decision.reason().is_some() {
             let message = "the PC's owner came back in this moment".to_owned();
             self.give_back(assignment.key(), lease, FailureKind::OwnerReturned, message);
+        } else if self.free_slots() == 0 {
+            self.keep_for_later(assignment, claimed_at);
         } else {
             self.start_attempt(assignment, lease, claimed_at);
         }
@@ -130,13 +134,20 @@ impl WorkerLoop {
             local: Some(local),
             lease,
             lease_until: claimed_at + lease,
+            began: Instant::now(),
             task: Some(task.id()),
         };
         self.held.insert(key, held);
         self.bring_heartbeat_forward();
     }
 
-    fn give_back(&mut self, key: LeaseKey, lease: Duration, kind: FailureKind, message: String) {
+    pub(super) fn give_back(
+        &mut self,
+        key: LeaseKey,
+        lease: Duration,
+        kind: FailureKind,
+        message: String,
+    ) {
         tracing::info!(job.id = %key.job_id, attempt.number = key.attempt, "job given back");
         self.spool_and_deliver(Report::failed(key, kind, message), lease);
     }
@@ -176,6 +187,7 @@ impl WorkerLoop {
             local: None,
             lease,
             lease_until: Instant::now() + lease,
+            began: Instant::now(),
             task: Some(task.id()),
         };
         self.held.insert(key, held);
@@ -183,11 +195,15 @@ impl WorkerLoop {
 
     pub(super) fn note_progress(&mut self, key: LeaseKey, step: Progress) {
         let Some(held) = self.held.get_mut(&key) else { return };
-        held.phase = match step {
-            Progress::Ran if held.phase == Phase::Running => Phase::Ending,
-            Progress::Ran => held.phase,
-            Progress::Spooled => Phase::Reporting,
-        };
+        match step {
+            Progress::Ran if held.phase == Phase::Running => {
+                held.phase = Phase::Ending;
+                self.ahead.note_slot_time(held.began.elapsed());
+                self.start_waiting();
+            }
+            Progress::Ran => {}
+            Progress::Spooled => held.phase = Phase::Reporting,
+        }
     }
 
     /// An attempt's task is over. One that ended by a panic is reported as a failure of this worker.
@@ -195,6 +211,7 @@ impl WorkerLoop {
         let found = self.held.iter().find(|(_, held)| held.task == Some(id));
         let Some((key, lease)) = found.map(|(key, held)| (*key, held.lease)) else { return };
         let Some(held) = self.held.remove(&key) else { return };
+        self.start_waiting();
         let Some(panic) = panic else { return };
         tracing::error!(job.id = %key.job_id, attempt.number = key.attempt, panic, "attempt panicked");
         if held.phase == Phase::Reporting {

@@ -128,6 +128,7 @@ pub(super) async fn start_on(
         suspended_since: decision.reason().map(|_| now),
         pool: Pool::new(0, api),
         held: std::collections::HashMap::new(),
+        ahead: super::Ahead::default(),
         left: data.left,
         stopping: None,
         status,

@@ -25,6 +25,7 @@ use crate::{
 
 use jobs::put_zip;
 
+mod ahead;
 mod ends;
 mod jobs;
 mod joining;
