@@ -7,10 +7,10 @@ use lull_bench::torture::Plan;
 
 #[cfg(target_os = "linux")]
 mod cut_off;
+mod exec;
 mod figures;
 mod large_file;
 mod latency;
-mod throughput;
 mod tortured;
 mod writes;
 
@@ -30,11 +30,14 @@ enum Command {
         #[arg(long, default_value_t = 200)]
         jobs: u32,
     },
-    /// No-op jobs a second through one worker, next to `xargs` running the same
-    Throughput {
-        /// How many jobs
-        #[arg(long, default_value_t = 2000)]
+    /// Jobs a second through one worker, with and without its sandbox, next to `xargs` running the same
+    Exec {
+        /// How many no-op jobs
+        #[arg(long, default_value_t = 5000)]
         jobs: u32,
+        /// How many jobs of 100 ms
+        #[arg(long, default_value_t = 200)]
+        short_jobs: u32,
         /// Slots of the worker, and processes of xargs
         #[arg(long, default_value_t = 2)]
         slots: u32,
@@ -113,7 +116,7 @@ async fn main() -> ExitCode {
     drop(rustls::crypto::ring::default_provider().install_default());
     let done = match Cli::parse().command {
         Command::Latency { jobs } => latency::run(jobs).await,
-        Command::Throughput { jobs, slots } => throughput::run(jobs, slots).await,
+        Command::Exec { jobs, short_jobs, slots } => exec::run(jobs, short_jobs, slots).await,
         Command::Writes { requests, at_once } => writes::run(requests, at_once).await,
         Command::Torture {
             jobs,

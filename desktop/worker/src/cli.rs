@@ -61,6 +61,11 @@ pub struct Cli {
     #[arg(long, env = "LULL_ALWAYS")]
     always: bool,
 
+    /// Run jobs as plain process trees even where they could be isolated: for a machine that does nothing else. Only jobs
+    /// that ask for no isolation come here then.
+    #[arg(long, env = "LULL_PLAIN")]
+    plain: bool,
+
     /// What this PC has that jobs may ask for, such as `gpu` or a program's name; may be given several times
     #[arg(long = "label", env = "LULL_LABELS", value_delimiter = ',', value_name = "LABEL")]
     labels: Vec<String>,
@@ -131,7 +136,8 @@ fn show_history(cli: &Cli, limit: u32, json: bool) -> anyhow::Result<()> {
 fn work(cli: &Cli) -> anyhow::Result<()> {
     let data_dir = data_dir(cli)?;
     let labels = Labels::new(cli.labels.iter().cloned())?;
-    let config = WorkerConfig { data_dir, slots: cli.slots, always: cli.always, labels };
+    let config =
+        WorkerConfig { data_dir, slots: cli.slots, always: cli.always, labels, plain: cli.plain };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(serve(cli, config));
     // Whatever still waits for the disk is not waited for.

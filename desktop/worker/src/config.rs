@@ -18,13 +18,16 @@ pub struct WorkerConfig {
     pub always: bool,
     /// What jobs may ask for by name.
     pub labels: Labels,
+    /// Runs jobs as plain process trees even where they could be isolated; it then takes only jobs that ask for no
+    /// isolation.
+    pub plain: bool,
 }
 
 impl WorkerConfig {
     /// A worker with its data in this folder and everything else as usual.
     #[must_use]
     pub const fn new(data_dir: PathBuf) -> Self {
-        Self { data_dir, slots: None, always: false, labels: Labels(BTreeSet::new()) }
+        Self { data_dir, slots: None, always: false, labels: Labels(BTreeSet::new()), plain: false }
     }
 }
 

@@ -179,3 +179,11 @@ pub async fn default_sandbox() -> Arc<dyn Sandbox> {
     let why = "jobs are not contained: this system's own containment is not used yet".to_owned();
     Arc::new(PlainTree::new(why))
 }
+
+/// Plain process trees, where somebody wants no more.
+#[must_use]
+pub fn plain_sandbox() -> Arc<dyn Sandbox> {
+    Arc::new(PlainTree::new(
+        "jobs are not contained: this worker was started with --plain".to_owned(),
+    ))
+}

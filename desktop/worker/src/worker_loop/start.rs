@@ -31,7 +31,7 @@ use crate::{
     machine::{self, Machine, Sample, ThisPc},
     policy::{Decision, Limits},
     runner,
-    sandbox::{Sandbox, default_sandbox},
+    sandbox::{Sandbox, default_sandbox, plain_sandbox},
     spool::{Report, Spool, parse_stem},
 };
 
@@ -48,7 +48,7 @@ pub(crate) async fn start(config: WorkerConfig) -> Result<WorkerHandle, StartErr
     let ground = Ground {
         connector: Arc::new(Network),
         machine: Box::new(ThisPc::default()),
-        sandbox: default_sandbox().await,
+        sandbox: if config.plain { plain_sandbox() } else { default_sandbox().await },
         clock: Arc::new(SystemClock),
     };
     start_on(config, ground).await
