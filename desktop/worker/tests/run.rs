@@ -288,13 +288,14 @@ async fn lines_go_on_after_a_failure_when_asked_to() {
 
 #[tokio::test]
 async fn more_lines_than_a_pipe_holds_reports_of_run_to_the_end() {
-    let command = ":\n".repeat(12_000) + "exit 5";
-    let (outcome, _, _) = run(&plain(), &command).await;
+    // Blank lines cost nothing and make the numbers long.
+    let command = "\n".repeat(100_000) + &"exit 1\n".repeat(2_700) + "exit 5";
+    let (outcome, _, _) = run_going_on(&plain(), &command).await;
     assert_eq!(
         outcome.ending,
         RunEnding::Exited {
             exit_code: 5,
-            error_message: Some("line 12001 ended with exit code 5".to_owned())
+            error_message: Some("line 102701 ended with exit code 5".to_owned())
         }
     );
 }

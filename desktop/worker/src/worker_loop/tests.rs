@@ -20,7 +20,10 @@ use crate::{
     JoinError, Labels, StartError, WorkerConfig, WorkerHandle,
     sandbox::Program,
     spool::file_stem,
-    testing::{Coordinator, Failure, FakeSandbox, Pc, Request, Seen, eventually, job},
+    testing::{
+        Coordinator, Failure, Pc, Request, eventually, job,
+        sandbox::{FakeSandbox, Seen},
+    },
 };
 
 use jobs::put_zip;
