@@ -172,6 +172,8 @@ struct Claim {
     asked_at: Instant,
     /// For so many.
     max: u32,
+    /// Whether it waits at the coordinator for jobs to come.
+    waits: bool,
     request: AbortHandle,
 }
 

@@ -308,12 +308,12 @@ impl WorkerLoop {
         let request = self
             .answers
             .spawn(async move { Answer::Claimed(pool, asked_at, api.get_job(&query).await) });
-        self.pool.claim = Some(Claim { asked_at, max, request });
+        self.pool.claim = Some(Claim { asked_at, max, waits: wait > 0, request });
     }
 
-    /// Takes back the question at once: a job that still arrives is given back.
+    /// Takes back the question at once, unless its answer is on its way already: a job that still arrives is given back.
     pub(super) fn stop_claiming(&mut self) {
-        if let Some(claim) = self.pool.claim.take() {
+        if let Some(claim) = self.pool.claim.take_if(|claim| claim.waits) {
             claim.request.abort();
         }
     }
