@@ -28,9 +28,13 @@ pub use self::{
     files::{Download, Progress, hash_file},
     trust::Trust,
 };
-use self::{follow::Follow, transport::Transport};
+use self::{
+    follow::{Follow, PoolFeed},
+    transport::Transport,
+};
 use crate::{
     credentials::{SpkiPin, WhoAmI},
+    events::PoolEvent,
     ids::{Digest, JobId},
     jobs::{
         ClaimQuery, ClaimReply, ReportFailure, ResultReplies, ResultReply, SubmitResult,
@@ -240,7 +244,25 @@ impl Client {
         view: OutputView,
         disconnected: impl FnMut(&ClientError) + Send + 'static,
     ) -> BoxStream<'static, Result<OutputEvent, ClientError>> {
-        Follow::new(self.clone(), job_id, view, Box::new(disconnected)).into_stream()
+        let query = OutputQuery { job_id, stream: None, attempt: None, view: Some(view) };
+        Follow::new(self.clone(), query, Box::new(disconnected)).into_stream()
+    }
+
+    /// `GET /api/events`: what changes in the pool, for as long as somebody reads. Resumes by itself after every
+    /// disconnect; [`PoolEvent::Reset`] comes first and whenever something may have been missed: read anew then
+    /// what is shown. An error is final.
+    #[must_use]
+    pub fn follow_pool(&self) -> BoxStream<'static, Result<PoolEvent, ClientError>> {
+        self.follow_pool_telling(|_error| {})
+    }
+
+    /// The same; calls `disconnected` each time the connection is lost and before it is tried again.
+    #[must_use]
+    pub fn follow_pool_telling(
+        &self,
+        disconnected: impl FnMut(&ClientError) + Send + 'static,
+    ) -> BoxStream<'static, Result<PoolEvent, ClientError>> {
+        Follow::new(self.clone(), PoolFeed, Box::new(disconnected)).into_stream()
     }
 
     /// `POST /api/execute` in direct mode: runs the lines on the coordinator's own machine, in a folder with

@@ -11,6 +11,7 @@ use futures_util::StreamExt as _;
 use lull_shared::{
     client::{Client, ClientError, Trust, hash_file},
     credentials::SpkiPin,
+    events::PoolEvent,
     ids::{Digest, JobId},
     output::{OutputEvent, OutputView},
     problem::ProblemKind,
@@ -205,6 +206,41 @@ async fn following_goes_on_after_the_last_event_that_arrived() {
         requests.all().iter().map(|head| header(head, "last-event-id")).collect();
     let id = |text: &str| Some(text.to_owned());
     assert_eq!(resumed_after, [None, id("1"), id("1"), id("2")]);
+}
+
+#[tokio::test]
+async fn the_pool_is_followed_from_the_last_change_that_arrived() {
+    let job = JobId::generate();
+    let change = |id: u32, status: &str| {
+        format!(
+            "event: job\nid: a-{id}\ndata: {{\"event\":\"job\",\"jobId\":\"{job}\",\"status\":\"{status}\",\"attempt\":1,\"arrayId\":null}}\n\n"
+        )
+    };
+    let reset = "event: reset\nid: a-0\ndata: {\"event\":\"reset\"}\n\n";
+    let (address, requests) = server(vec![
+        sse(&format!("{reset}{}", change(1, "running"))),
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_owned(),
+        sse(&format!("event: from the future\ndata: ?\n\n{}", change(2, "completed"))),
+        reply(401, "text/plain", ""),
+    ])
+    .await;
+    let client = Client::new(&[format!("http://{address}")], Trust::System).unwrap();
+    let followed = client.follow_pool().collect::<Vec<_>>();
+    let events = tokio::time::timeout(Duration::from_secs(20), followed).await.unwrap();
+    let states: Vec<_> = events
+        .iter()
+        .map(|event| match event {
+            Ok(PoolEvent::Reset) => "reset",
+            Ok(PoolEvent::Job { status, .. }) => status.name(),
+            Ok(PoolEvent::Worker { .. }) => "worker",
+            Err(_) => "refused",
+        })
+        .collect();
+    assert_eq!(states, ["reset", "running", "completed", "refused"]);
+    let resumed_after: Vec<Option<String>> =
+        requests.all().iter().map(|head| header(head, "last-event-id")).collect();
+    let id = |text: &str| Some(text.to_owned());
+    assert_eq!(resumed_after, [None, id("a-1"), id("a-1"), id("a-2")]);
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
-//! Following a job's output over as many connections as it takes.
+//! Following a job's output, or what changes in the pool, over as many connections as it takes.
 
 use std::{
     collections::VecDeque,
     fmt,
+    marker::PhantomData,
     path::Path,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
@@ -12,7 +13,8 @@ use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use reqwest::{Body, Method, header::ACCEPT, multipart};
+use reqwest::{Body, Method, RequestBuilder, header::ACCEPT, multipart};
+use serde::de::DeserializeOwned;
 use tokio::time;
 
 use super::{
@@ -22,7 +24,7 @@ use super::{
     sse::{SseEvent, SseParser},
 };
 use crate::{
-    ids::JobId,
+    events::PoolEvent,
     output::{OutputEvent, OutputQuery, OutputView},
 };
 
@@ -32,30 +34,81 @@ const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const EVENT_STREAM: &str = "text/event-stream";
 
-/// A job being followed.
-pub(super) struct Follow {
+/// A stream of events that the coordinator gives at one address.
+pub(super) trait Source: fmt::Debug + Send + Sync + 'static {
+    /// What it is made of.
+    type Event: DeserializeOwned + Send;
+    const PATH: &'static str;
+    /// The names of the events this version knows; those of a newer coordinator are passed over.
+    const NAMES: &'static [&'static str];
+    /// What went wrong when a connection ends before the last event.
+    const EARLY_END: &'static str;
+
+    /// Adds what the address is asked for.
+    fn shape(&self, request: RequestBuilder) -> RequestBuilder;
+    /// Whether nothing follows the event.
+    fn is_last(event: &Self::Event) -> bool;
+}
+
+impl Source for OutputQuery {
+    type Event = OutputEvent;
+    const PATH: &'static str = "/api/jobs/output";
+    const NAMES: &'static [&'static str] = &["started", "output", "dropped", "requeued", "ended"];
+    const EARLY_END: &'static str = "it ended the stream of output before the job ended";
+
+    fn shape(&self, request: RequestBuilder) -> RequestBuilder {
+        request.query(self)
+    }
+
+    fn is_last(event: &OutputEvent) -> bool {
+        matches!(event, OutputEvent::Ended { .. })
+    }
+}
+
+/// What changes in the pool.
+#[derive(Debug)]
+pub(super) struct PoolFeed;
+
+impl Source for PoolFeed {
+    type Event = PoolEvent;
+    const PATH: &'static str = "/api/events";
+    const NAMES: &'static [&'static str] = &["reset", "job", "worker"];
+    const EARLY_END: &'static str = "it ended the stream of events";
+
+    fn shape(&self, request: RequestBuilder) -> RequestBuilder {
+        request
+    }
+
+    fn is_last(_event: &PoolEvent) -> bool {
+        false
+    }
+}
+
+/// An event with the id to resume after.
+type Placed<E> = (E, Option<String>);
+
+/// A stream of events being followed.
+pub(super) struct Follow<S: Source> {
     client: Client,
-    query: OutputQuery,
+    source: S,
     disconnected: Box<dyn FnMut(&ClientError) + Send>,
-    events: Option<Events>,
+    events: Option<Events<S>>,
     last_id: Option<String>,
     backoff: Duration,
     over: bool,
 }
 
-impl Follow {
+impl<S: Source> Follow<S> {
     pub(super) fn new(
         client: Client,
-        job_id: JobId,
-        view: OutputView,
+        source: S,
         disconnected: Box<dyn FnMut(&ClientError) + Send>,
     ) -> Self {
-        let query = OutputQuery { job_id, stream: None, attempt: None, view: Some(view) };
         let (events, last_id) = (None, None);
-        Self { client, query, disconnected, events, last_id, backoff: BACKOFF_MIN, over: false }
+        Self { client, source, disconnected, events, last_id, backoff: BACKOFF_MIN, over: false }
     }
 
-    pub(super) fn into_stream(self) -> BoxStream<'static, Result<OutputEvent, ClientError>> {
+    pub(super) fn into_stream(self) -> BoxStream<'static, Result<S::Event, ClientError>> {
         stream::unfold(self, |mut follow| async move {
             let event = follow.next().await?;
             Some((event, follow))
@@ -63,21 +116,18 @@ impl Follow {
         .boxed()
     }
 
-    async fn next(&mut self) -> Option<Result<OutputEvent, ClientError>> {
+    async fn next(&mut self) -> Option<Result<S::Event, ClientError>> {
         if self.over {
             return None;
         }
         loop {
             let lost = match self.step().await {
                 Ok(Some(event)) => {
-                    self.over = matches!(event, OutputEvent::Ended { .. });
+                    self.over = S::is_last(&event);
                     self.backoff = BACKOFF_MIN;
                     return Some(Ok(event));
                 }
-                Ok(None) => ClientError::unreachable(
-                    self.client.address(),
-                    "it ended the stream of output before the job ended",
-                ),
+                Ok(None) => ClientError::unreachable(self.client.address(), S::EARLY_END),
                 Err(error) if error.is_transient() => error,
                 Err(error) => {
                     self.over = true;
@@ -91,12 +141,12 @@ impl Follow {
         }
     }
 
-    async fn step(&mut self) -> Result<Option<OutputEvent>, ClientError> {
+    async fn step(&mut self) -> Result<Option<S::Event>, ClientError> {
         if self.events.is_none() {
             let response = self
                 .client
-                .open(Method::GET, "/api/jobs/output", |request| {
-                    let request = request.query(&self.query).header(ACCEPT, EVENT_STREAM);
+                .open(Method::GET, S::PATH, |request| {
+                    let request = self.source.shape(request).header(ACCEPT, EVENT_STREAM);
                     match &self.last_id {
                         Some(id) => request.header("last-event-id", id),
                         None => request,
@@ -114,28 +164,29 @@ impl Follow {
     }
 }
 
-impl fmt::Debug for Follow {
+impl<S: Source> fmt::Debug for Follow<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Follow").field("query", &self.query).finish_non_exhaustive()
+        f.debug_struct("Follow").field("source", &self.source).finish_non_exhaustive()
     }
 }
 
 /// The events of one connection.
-struct Events {
+struct Events<S: Source> {
     response: reqwest::Response,
     address: String,
     parser: SseParser,
     ready: VecDeque<SseEvent>,
+    source: PhantomData<fn() -> S>,
 }
 
-impl Events {
+impl<S: Source> Events<S> {
     fn new(response: reqwest::Response) -> Self {
         let (parser, ready) = (SseParser::default(), VecDeque::new());
-        Self { address: origin(&response), response, parser, ready }
+        Self { address: origin(&response), response, parser, ready, source: PhantomData }
     }
 
-    /// The next event with the id to resume after; none when the connection ended.
-    async fn next(&mut self) -> Result<Option<(OutputEvent, Option<String>)>, ClientError> {
+    /// The next event; none when the connection ended.
+    async fn next(&mut self) -> Result<Option<Placed<S::Event>>, ClientError> {
         loop {
             while let Some(event) = self.ready.pop_front() {
                 if let Some(read) = self.read(event)? {
@@ -153,9 +204,8 @@ impl Events {
     }
 
     /// Reads one event; none for a kind that a newer coordinator sends and this version does not know.
-    fn read(&self, event: SseEvent) -> Result<Option<(OutputEvent, Option<String>)>, ClientError> {
-        let known = ["started", "output", "dropped", "requeued", "ended"];
-        if !known.contains(&event.name.as_str()) {
+    fn read(&self, event: SseEvent) -> Result<Option<Placed<S::Event>>, ClientError> {
+        if !S::NAMES.contains(&event.name.as_str()) {
             return Ok(None);
         }
         let read = serde_json::from_str(&event.data).map_err(|error| self.protocol(error))?;
@@ -211,16 +261,13 @@ pub(super) async fn execute_direct(
             .multipart(form);
         client.signed(request)
     });
-    let events = Events::new(accept(send.await?).await?);
+    let events = Events::<OutputQuery>::new(accept(send.await?).await?);
     Ok(stream::try_unfold(Some(events), |events| async move {
         let Some(mut events) = events else { return Ok(None) };
         match events.next().await? {
             Some((ended @ OutputEvent::Ended { .. }, _)) => Ok(Some((ended, None))),
             Some((event, _)) => Ok(Some((event, Some(events)))),
-            None => Err(ClientError::unreachable(
-                events.address,
-                "it ended the stream of output before the job ended",
-            )),
+            None => Err(ClientError::unreachable(events.address, OutputQuery::EARLY_END)),
         }
     })
     .boxed())
