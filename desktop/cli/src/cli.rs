@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    cancel, demo, download, jobs, login, logout, output, run, status, submit, whoami, workers,
+    cancel, demo, download, events, explain, hold, jobs, login, logout, output, release, resubmit,
+    run, status, submit, whoami, workers,
 };
 
 const ABOUT: &str = "Runs commands on the idle PCs of your pool";
@@ -15,10 +16,12 @@ Examples:
   lull run --dir my-project --output 'out/*' -- 'make' 'make test'
   lull jobs
   lull output -f 4f2a91c0
+  lull explain 4f2a91c0
   lull demo
 
 Instead of `lull login`, LULL_URL, LULL_TOKEN and LULL_CA (the path of the coordinator's ca.pem) may be set.
-A job is named by its id or by the last digits of it, as `lull jobs` shows them.";
+A job is named by its id or by the last digits of it, as `lull jobs` shows them; a job of an array by the array's and its
+number: 4f2a91c0/17.";
 
 /// The command line of `lull`.
 #[derive(Debug, Parser)]
@@ -41,9 +44,14 @@ pub(crate) enum Command {
     Status(status::Args),
     Output(output::Args),
     Download(download::Args),
+    Explain(explain::Args),
     Jobs(jobs::Args),
     Workers(workers::Args),
+    Events(events::Args),
     Cancel(cancel::Args),
+    Hold(hold::Args),
+    Release(release::Args),
+    Resubmit(resubmit::Args),
     Login(login::Args),
     Logout(logout::Args),
     Whoami(whoami::Args),

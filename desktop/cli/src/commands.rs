@@ -3,10 +3,15 @@
 pub(crate) mod cancel;
 pub(crate) mod demo;
 pub(crate) mod download;
+pub(crate) mod events;
+pub(crate) mod explain;
+pub(crate) mod hold;
 pub(crate) mod jobs;
 pub(crate) mod login;
 pub(crate) mod logout;
 pub(crate) mod output;
+pub(crate) mod release;
+pub(crate) mod resubmit;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod submit;
@@ -34,9 +39,14 @@ pub(crate) async fn run(command: Command, output: &Output) -> anyhow::Result<Exi
         Command::Status(args) => status::run(args, output).await,
         Command::Output(args) => output::run(args, output).await,
         Command::Download(args) => download::run(args, output).await,
+        Command::Explain(args) => explain::run(args, output).await,
         Command::Jobs(args) => jobs::run(args, output).await,
         Command::Workers(args) => workers::run(args, output).await,
+        Command::Events(args) => events::run(args, output).await,
         Command::Cancel(args) => cancel::run(args, output).await,
+        Command::Hold(args) => hold::run(args, output).await,
+        Command::Release(args) => release::run(args, output).await,
+        Command::Resubmit(args) => resubmit::run(args, output).await,
         Command::Login(args) => login::run(args, output).await,
         Command::Logout(args) => logout::run(&args, output),
         Command::Whoami(args) => whoami::run(args, output).await,
@@ -57,8 +67,13 @@ async fn unless_interrupted<T>(
     }
 }
 
-/// The job a person means: by its id, or by the last digits of it.
-async fn find_job(client: &Client, text: &str) -> anyhow::Result<JobId> {
+/// The job a person means: by its id, by the last digits of it, or in an array by its number.
+pub(crate) async fn find_job(client: &Client, text: &str) -> anyhow::Result<JobId> {
+    if let Some((array, index)) = text.split_once('/') {
+        let Ok(index) = index.parse() else { bail!("{text:?} does not end in a number") };
+        let array = Box::pin(find_job(client, array)).await?;
+        return find_in_array(client, array, index).await;
+    }
     if let Ok(id) = text.parse() {
         return Ok(id);
     }
@@ -78,5 +93,21 @@ async fn find_job(client: &Client, text: &str) -> anyhow::Result<JobId> {
             found.len(),
             short(*one)
         ),
+    }
+}
+
+/// The job with this number; the jobs of an array are made in the order of their numbers.
+async fn find_in_array(client: &Client, array: JobId, index: u32) -> anyhow::Result<JobId> {
+    let mut filter =
+        JobFilter { array_id: Some(array), limit: Some(SHORT_ID_REACH), ..JobFilter::default() };
+    loop {
+        let page = client.list_jobs(&filter).await?;
+        if let Some(job) = page.jobs.iter().find(|job| job.index == Some(index)) {
+            return Ok(job.job_id);
+        }
+        filter.cursor = page.next;
+        if filter.cursor.is_none() {
+            bail!("array {} has no job {index}, or no PC has taken it yet", short(array));
+        }
     }
 }

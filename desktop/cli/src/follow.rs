@@ -1,30 +1,23 @@
 //! Shows a job's output as it comes, until the job ends.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use anyhow::Context as _;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::StreamExt as _;
-use indicatif::ProgressBar;
 use lull_shared::{
     client::Client,
     ids::JobId,
     jobs::Job,
     output::{OutputEvent, OutputView, Stream},
     terminal::TerminalFilter,
-    workers::WorkerState,
 };
-use tokio::time;
 
 use crate::{
     output::{Output, clean},
-    progress,
     table::{short, size},
+    waiting::Waiting,
 };
-
-/// A job that starts within this time needs no word about waiting.
-const PATIENCE: Duration = Duration::from_secs(1);
-const LOOK_AGAIN: Duration = Duration::from_secs(3);
 
 /// What Ctrl-C does while a job is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +53,9 @@ pub(crate) async fn follow(
         }
     });
     let mut shown = Shown { output, raw, filters: HashMap::new(), line_open: false };
-    let mut waiting = Waiting { bar: None };
+    let mut waiting = Waiting::new(client, output, job_id);
     let mut started = false;
     let mut cancelling = false;
-    let mut look = time::interval_at(time::Instant::now() + PATIENCE, LOOK_AGAIN);
     let outcome = loop {
         tokio::select! {
             event = events.next() => {
@@ -74,16 +66,16 @@ pub(crate) async fn follow(
                     waiting.end();
                 } else if matches!(event, OutputEvent::Requeued { .. }) {
                     started = false;
-                    look.reset_after(PATIENCE);
+                    waiting.again();
                 }
                 if let Some(job) = shown.show(event)? {
                     break Followed::Ended(job);
                 }
             }
-            _ = look.tick(), if !started && output.is_watched() => waiting.tell(client).await,
+            told = waiting.tell(), if !started && waiting.is_wanted() => match told? {},
             pressed = tokio::signal::ctrl_c() => {
                 pressed.context("could not wait for Ctrl-C")?;
-                waiting.end();
+                waiting.hide();
                 if interrupt == Interrupt::Leaves || cancelling {
                     break Followed::Left;
                 }
@@ -100,7 +92,7 @@ pub(crate) async fn follow(
 }
 
 /// Asks for the end without holding up what still arrives.
-fn cancel(client: &Client, output: &Output, job_id: JobId) {
+pub(crate) fn cancel(client: &Client, output: &Output, job_id: JobId) {
     let (client, output) = (client.clone(), output.clone());
     tokio::spawn(async move {
         if let Err(error) = client.cancel_job(job_id).await {
@@ -189,60 +181,5 @@ impl Shown<'_> {
         }
         self.close_line();
         Ok(())
-    }
-}
-
-/// Tells a waiting person why nothing happens.
-struct Waiting {
-    bar: Option<ProgressBar>,
-}
-
-impl Waiting {
-    async fn tell(&mut self, client: &Client) {
-        let said = match client.list_workers().await {
-            Ok(list) => {
-                let here = list.workers.iter().filter(|pc| pc.status != WorkerState::Offline);
-                let free = list.workers.iter().filter(|pc| pc.status == WorkerState::Ready);
-                waiting_words(free.count(), here.count())
-            }
-            // The stream of output says by itself when the coordinator is away.
-            Err(_) => return,
-        };
-        match &self.bar {
-            Some(bar) => bar.set_message(said),
-            None => self.bar = Some(progress::waiting(said)),
-        }
-    }
-
-    fn end(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-fn waiting_words(free: usize, online: usize) -> String {
-    match online {
-        0 => "waiting for an idle PC … none is online; `lull workers` shows them all".to_owned(),
-        1 => format!("waiting for an idle PC … {free} of 1 PC is free"),
-        _ => format!("waiting for an idle PC … {free} of {online} PCs are free"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waiting_is_told_in_numbers() {
-        assert!(waiting_words(0, 3).ends_with("0 of 3 PCs are free"));
-        assert!(waiting_words(0, 1).ends_with("0 of 1 PC is free"));
-        assert!(waiting_words(0, 0).contains("lull workers"));
     }
 }

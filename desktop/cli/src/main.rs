@@ -1,5 +1,6 @@
 //! Entry point of `lull`: reads the command line, runs one command, maps its end to an exit code.
 
+mod array;
 mod cli;
 mod commands;
 mod config;
@@ -9,6 +10,7 @@ mod progress;
 mod results;
 mod submission;
 mod table;
+mod waiting;
 
 use std::{process::ExitCode, time::Duration};
 

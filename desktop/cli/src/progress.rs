@@ -16,14 +16,24 @@ pub(crate) fn bytes(what: &'static str) -> ProgressBar {
     bar.with_message(what)
 }
 
-/// A sign that something is being waited for.
-pub(crate) fn waiting(what: String) -> ProgressBar {
+/// A sign that something is being waited for, with how long.
+pub(crate) fn waiting() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{spinner:.dim} {msg:.dim}") {
+    if let Ok(style) = ProgressStyle::with_template("{spinner:.dim} {elapsed:.dim}") {
         bar.set_style(style);
     }
     bar.enable_steady_tick(Duration::from_millis(120));
-    bar.with_message(what)
+    bar
+}
+
+/// A bar that counts the ended jobs of an array.
+pub(crate) fn jobs(count: u32) -> ProgressBar {
+    let template = "{wide_bar:.green/dim} {pos} of {len} jobs  {msg}";
+    let bar = ProgressBar::with_draw_target(Some(count.into()), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("━━─"));
+    }
+    bar
 }
 
 /// A callback that moves a bar.

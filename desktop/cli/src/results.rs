@@ -10,7 +10,7 @@ use lull_shared::{
     archive::{self, Limits},
     client::Client,
     files::Artifact,
-    jobs::Job,
+    jobs::{Job, JobFilter},
 };
 use serde::Serialize;
 
@@ -22,6 +22,9 @@ use crate::{
 
 /// The artifact that holds the files which `--output` named; it is unpacked.
 const OUTPUTS: &str = "outputs.zip";
+
+/// Jobs of an array asked for at once: the most that one reply gives.
+const PAGE: u32 = 500;
 
 /// What was brought home, as `--json` says it.
 #[derive(Debug, Serialize)]
@@ -44,31 +47,76 @@ pub(crate) async fn fetch(
     job: &Job,
     into: Option<&Path>,
 ) -> anyhow::Result<()> {
-    if job.artifacts.is_empty() {
+    let default = Path::new("lull-results").join(short(job.job_id));
+    for fetched in bring(client, output, job, into.unwrap_or(&default)).await? {
+        if !output.json {
+            tell(output, fetched.files, fetched.size_bytes, &fetched.path);
+        }
+    }
+    Ok(())
+}
+
+/// Brings the files of all jobs of an array home, each into a folder of its number, and says so once.
+pub(crate) async fn fetch_array(
+    client: &Client,
+    output: &Output,
+    array: &Job,
+    into: Option<&Path>,
+) -> anyhow::Result<()> {
+    if array.outputs.is_empty() {
         return Ok(());
     }
-    let default = Path::new("lull-results").join(short(job.job_id));
+    let default = Path::new("lull-results").join(short(array.job_id));
     let into = into.unwrap_or(&default);
+    let (mut files, mut bytes) = (0, 0);
+    let mut filter =
+        JobFilter { array_id: Some(array.job_id), limit: Some(PAGE), ..JobFilter::default() };
+    loop {
+        let page = client.list_jobs(&filter).await?;
+        for job in &page.jobs {
+            let folder = into.join(job.index.unwrap_or_default().to_string());
+            for fetched in bring(client, output, job, &folder).await? {
+                files += fetched.files;
+                bytes += fetched.size_bytes;
+            }
+        }
+        filter.cursor = page.next;
+        if filter.cursor.is_none() {
+            break;
+        }
+    }
+    if files > 0 && !output.json {
+        tell(output, files, bytes, into);
+    }
+    Ok(())
+}
+
+fn tell(output: &Output, files: u64, bytes: u64, path: &Path) {
+    let count = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
+    output.note(&format!("{count} ({}) brought home to {}", size(bytes), path.display()));
+}
+
+/// Downloads every artifact of a job; with `--json` says each.
+async fn bring(
+    client: &Client,
+    output: &Output,
+    job: &Job,
+    into: &Path,
+) -> anyhow::Result<Vec<Fetched>> {
+    if job.artifacts.is_empty() {
+        return Ok(Vec::new());
+    }
     fs::create_dir_all(into)
         .with_context(|| format!("could not make the folder {}", into.display()))?;
+    let mut all = Vec::new();
     for artifact in &job.artifacts {
         let fetched = fetch_one(client, artifact, into).await?;
         if output.json {
             output.value(&fetched)?;
-        } else {
-            let count = if fetched.files == 1 {
-                "1 file".to_owned()
-            } else {
-                format!("{} files", fetched.files)
-            };
-            output.note(&format!(
-                "{count} ({}) brought home to {}",
-                size(fetched.size_bytes),
-                fetched.path.display()
-            ));
         }
+        all.push(fetched);
     }
-    Ok(())
+    Ok(all)
 }
 
 async fn fetch_one(client: &Client, artifact: &Artifact, into: &Path) -> anyhow::Result<Fetched> {

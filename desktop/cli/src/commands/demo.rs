@@ -35,6 +35,9 @@ Examples:
   lull demo
   lull demo --keep     leaves the pool running, with its page, until you press Ctrl-C";
 
+/// A worker that has not joined by then never will.
+const JOIN_LIMIT: Duration = Duration::from_secs(30);
+
 /// The months of the example's sales.
 const MONTHS: [&str; 6] = ["2026-05", "2026-06", "2026-07", "2026-08", "2026-09", "2026-10"];
 
@@ -123,16 +126,25 @@ async fn start_worker(
     number: usize,
     known: &[WorkerId],
 ) -> anyhow::Result<WorkerId> {
+    let mut changes = client.follow_pool();
     pool.start_worker(number).await?;
-    for _ in 0..300 {
-        let listed = client.list_workers().await?.workers;
-        if let Some(new) = listed.iter().find(|worker| !known.contains(&worker.worker_id)) {
-            return Ok(new.worker_id);
+    let joined = async {
+        while let Some(change) = changes.next().await {
+            change?;
+            let listed = client.list_workers().await?.workers;
+            if let Some(new) = listed.iter().find(|worker| !known.contains(&worker.worker_id)) {
+                return Ok(new.worker_id);
+            }
         }
-        pool.check_worker(number)?;
-        time::sleep(Duration::from_millis(100)).await;
-    }
-    bail!("the worker did not join within 30 s; it says:\n{}", pool.worker_log(number))
+        bail!("the feed of events ended");
+    };
+    let joined = tokio::select! {
+        joined = time::timeout(JOIN_LIMIT, joined) => joined,
+        ended = pool.worker_ended(number) => return Err(ended?),
+    };
+    joined.unwrap_or_else(|_| {
+        bail!("the worker did not join within 30 s; it says:\n{}", pool.worker_log(number))
+    })
 }
 
 /// Submits a job of some seconds, kills its worker on the way, and follows it to its end on the other one.

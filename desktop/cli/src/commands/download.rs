@@ -25,6 +25,11 @@ pub(crate) struct Args {
 pub(super) async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode> {
     let client = config::client()?;
     let job = client.job_status(find_job(&client, &args.job).await?).await?;
+    if job.array.is_some() {
+        let fetching = results::fetch_array(&client, output, &job, args.into.as_deref());
+        let fetched = unless_interrupted(fetching).await?;
+        return Ok(fetched.map_or(ExitCode::from(INTERRUPTED), |()| ExitCode::SUCCESS));
+    }
     if job.artifacts.is_empty() && !output.json {
         output.note(if !job.status.is_terminal() {
             "the job has not ended yet: `lull output -f` follows it"

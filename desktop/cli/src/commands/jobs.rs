@@ -8,16 +8,19 @@ use lull_shared::{
     time::{Clock as _, SystemClock, Timestamp},
 };
 
+use super::find_job;
 use crate::{
+    array::{ended, name},
     config,
     output::{Output, Tone},
-    table::{self, Cell, ago, cell, short, span, state},
+    table::{self, Cell, ago, cell, span, state},
 };
 
 const HELP: &str = "\
 Examples:
   lull jobs
   lull jobs --status failed --limit 100
+  lull jobs --array 4f2a91c0 --status failed
   lull jobs --json | jq -r '.jobs[].jobId'";
 
 /// List jobs, newest first
@@ -27,6 +30,10 @@ pub(crate) struct Args {
     /// Only jobs in this state
     #[arg(long, value_enum)]
     status: Option<State>,
+
+    /// The jobs of this array that PCs have taken, by their number
+    #[arg(long, value_name = "JOB")]
+    array: Option<String>,
 
     /// At most this many
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
@@ -59,12 +66,20 @@ pub(super) async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode>
     let client = config::client()?;
     let filter = JobFilter {
         status: args.status.map(JobState::from),
+        array_id: match &args.array {
+            Some(array) => Some(find_job(&client, array).await?),
+            None => None,
+        },
         limit: Some(args.limit),
         ..JobFilter::default()
     };
     let list = client.list_jobs(&filter).await?;
     if output.json {
         output.value(&list)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if list.jobs.is_empty() && args.array.is_some() {
+        output.note("no PC has taken such a job of the array yet");
         return Ok(ExitCode::SUCCESS);
     }
     if list.jobs.is_empty() {
@@ -74,7 +89,9 @@ pub(super) async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode>
     let now = SystemClock.now();
     let rows: Vec<_> = list.jobs.iter().map(|job| row(job, now)).collect();
     table::print(output, &["ID", "STATE", "NAME", "PC", "SUBMITTED", "TOOK", "EXIT"], &rows)?;
-    if list.next.is_some() {
+    if list.next.is_some() && args.array.is_some() {
+        output.note(&format!("the first {} of them; --limit shows more", list.jobs.len()));
+    } else if list.next.is_some() {
         let counts = list.counts;
         let all =
             counts.pending + counts.running + counts.completed + counts.failed + counts.cancelled;
@@ -83,14 +100,24 @@ pub(super) async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
+/// The job's state; of an array with how many of its jobs have ended.
+fn state_of(job: &Job) -> Cell {
+    let (word, tone) = state(job.status);
+    match job.array {
+        Some(counts) => (format!("{word} {}/{}", ended(counts), counts.count), tone),
+        None if job.held => (format!("{word}, held"), tone),
+        None => (word, tone),
+    }
+}
+
 fn row(job: &Job, now: Timestamp) -> Vec<Cell> {
     let took = job.started_at.map(|began| span(job.completed_at.unwrap_or(now).since(began)));
     let exit = job.exit_code.map(|code| code.to_string()).unwrap_or_default();
     let exit_tone =
         if job.exit_code.is_some_and(|code| code != 0) { Tone::Bad } else { Tone::Quiet };
     vec![
-        (short(job.job_id), Tone::Strong),
-        state(job.status),
+        (name(job), Tone::Strong),
+        state_of(job),
         cell(job.name.as_str()),
         cell(job.hostname.as_deref().unwrap_or_default()),
         cell(ago(now, job.created_at)),

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use console::Term;
 use lull_shared::{
     client::Client,
     credentials::{BearerToken, SpkiPin},
@@ -93,7 +94,7 @@ fn read_token(file: Option<&Path>, output: &Output) -> anyhow::Result<SecretStri
     let text = match file {
         Some(path) if path != Path::new("-") => fs::read_to_string(path)
             .with_context(|| format!("could not read the token from {}", path.display()))?,
-        None if io::stdin().is_terminal() => ask(output, "Token: ")?,
+        None if io::stdin().is_terminal() => ask_secret(output, "Token (it is not shown): ")?,
         Some(_) | None => {
             let mut text = String::new();
             io::stdin().lock().take(4096).read_to_string(&mut text)?;
@@ -115,6 +116,21 @@ fn ask(output: &Output, question: &str) -> anyhow::Result<String> {
     output.prompt(question);
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
+    let answer = answer.trim();
+    if answer.is_empty() {
+        bail!("nothing was entered");
+    }
+    Ok(answer.to_owned())
+}
+
+/// Asks for what must not stand on the screen while it is typed.
+fn ask_secret(output: &Output, question: &str) -> anyhow::Result<String> {
+    let terminal = Term::stderr();
+    if !terminal.is_term() {
+        bail!("nobody can be asked for the token: give it with --token-file");
+    }
+    output.prompt(question);
+    let answer = terminal.read_secure_line().context("could not read the token")?;
     let answer = answer.trim();
     if answer.is_empty() {
         bail!("nothing was entered");

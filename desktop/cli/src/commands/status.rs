@@ -1,17 +1,17 @@
 //! `lull status`: one job, with its attempts.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use lull_shared::{
-    jobs::{Attempt, Job},
+    jobs::{Attempt, Job, JobState, Network, Requirements},
     time::{Clock as _, SystemClock, Timestamp},
 };
 
 use super::find_job;
 use crate::{
-    config,
+    array, config,
     output::{Output, Tone, clean},
-    table::{ago, size, span, state},
+    table::{ago, short, size, span, state},
 };
 
 const HELP: &str = "\
@@ -34,19 +34,30 @@ pub(super) async fn run(args: Args, output: &Output) -> anyhow::Result<ExitCode>
         output.value(&job)?;
     } else {
         describe(&job, output)?;
+        // An array waits for as long as one of its jobs does.
+        if job.status == JobState::Pending || job.array.is_some_and(|counts| counts.pending > 0) {
+            let explanation = client.explain_job(job.job_id).await?;
+            for (number, sentence) in explanation.sentences.iter().enumerate() {
+                row(output, if number == 0 { "waits" } else { "" }, &clean(sentence))?;
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn describe(job: &Job, output: &Output) -> anyhow::Result<()> {
     let now = SystemClock.now();
-    let row = |name: &str, text: &str| {
-        output.line(&format!("{}  {text}", output.paint(Tone::Quiet, &format!("{name:>9}"))))
-    };
+    let row = |name: &str, text: &str| row(output, name, text);
     let (word, tone) = state(job.status);
     row("job", &job.job_id.to_string())?;
     row("name", &clean(&job.name))?;
     row("state", &output.paint(tone, &word))?;
+    if let Some(counts) = job.array {
+        row("array", &format!("{} jobs: {}", counts.count, array::words(counts)))?;
+    }
+    if let (Some(of), Some(index)) = (job.array_id, job.index) {
+        row("of array", &format!("{of}, job {index}"))?;
+    }
     if job.cancel_requested && !job.status.is_terminal() {
         row("", "cancel requested")?;
     }
@@ -63,6 +74,9 @@ fn describe(job: &Job, output: &Output) -> anyhow::Result<()> {
         row("input", &clean(file))?;
     }
     row("submitted", &format!("{} by {}", ago(now, job.created_at), clean(&job.submitted_by)))?;
+    for (name, text) in terms(job) {
+        row(name, &text)?;
+    }
     if let Some(ended) = job.completed_at {
         row("ended", &ago(now, ended))?;
     }
@@ -73,6 +87,50 @@ fn describe(job: &Job, output: &Output) -> anyhow::Result<()> {
         row("file", &format!("{}, {}", clean(&artifact.name), size(artifact.size_bytes)))?;
     }
     Ok(())
+}
+
+/// One line of the description.
+fn row(output: &Output, name: &str, text: &str) -> anyhow::Result<()> {
+    output.line(&format!("{}  {text}", output.paint(Tone::Quiet, &format!("{name:>9}"))))
+}
+
+/// What was asked for beyond the usual, by the names of the options.
+fn terms(job: &Job) -> Vec<(&'static str, String)> {
+    let asked = &job.requirements;
+    let secs = |secs: u32| span(Duration::from_secs(secs.into()));
+    let mut needs: Vec<String> = Vec::new();
+    needs.extend(asked.os.clone());
+    needs.extend(asked.arch.clone());
+    if asked.min_cpus > 1 {
+        needs.push(format!("{} CPUs", asked.min_cpus));
+    }
+    if asked.min_memory_bytes > 0 {
+        needs.push(format!("{} of memory", size(asked.min_memory_bytes)));
+    }
+    needs.extend(asked.labels.iter().map(|label| format!("label {label}")));
+    if asked.min_sandbox != Requirements::default().min_sandbox {
+        needs.push(format!("isolation {}", asked.min_sandbox.name()));
+    }
+    if asked.network == Network::Internet {
+        needs.push("the internet".to_owned());
+    }
+    let before: Vec<String> = job.after.iter().map(|job| short(*job)).collect();
+    [
+        ("needs", needs.join(", ")),
+        ("priority", some(job.priority != 0, || job.priority.to_string())),
+        ("retries", some(job.retries > 0, || job.retries.to_string())),
+        ("timeout", job.timeout_secs.map(secs).unwrap_or_default()),
+        ("max queue", job.max_queue_secs.map(secs).unwrap_or_default()),
+        ("after", before.join(", ")),
+        ("repeats", job.resubmitted_from.map(short).unwrap_or_default()),
+    ]
+    .into_iter()
+    .filter(|(_, text)| !text.is_empty())
+    .collect()
+}
+
+fn some(is: bool, text: impl FnOnce() -> String) -> String {
+    if is { text() } else { String::new() }
 }
 
 fn describe_attempt(attempt: &Attempt, now: Timestamp) -> String {

@@ -6,12 +6,18 @@ use super::{INTERRUPTED, unless_interrupted};
 use crate::{config, output::Output, submission::Submission};
 
 const HELP: &str = "\
-Prints the job's id. Each argument after `--` is one line.
+Prints the job's id. Each argument after `--` is one line; with --shell none, what follows
+`--` is one program with its arguments, exactly as given.
 
 Examples:
   lull submit --dir my-project --output 'out/**' -- 'make' 'make test'
   id=$(lull submit -- 'sleep 60; date')
-  lull output -f $id && lull download $id";
+  lull output -f $id && lull download $id
+  lull submit --after $id --on-worker-lost fail -- './publish.sh'
+  lull submit --os unix --min-cpus 4 --min-memory 16GiB --label gpu --max-queue 1h -- './train.sh'
+  lull submit --count 100 --priority -10 --retries 3 --timeout 10m -- './render $LULL_INDEX'
+  lull submit --items-from files.txt --output '*.mp3' -- 'lame $LULL_ITEM'
+  lull submit --shell none -- python3 -c 'print(1 + 1)'";
 
 /// Submit a job and return at once
 #[derive(Debug, clap::Args)]

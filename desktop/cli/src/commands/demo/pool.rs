@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use lull_shared::client::{Client, Trust};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -82,12 +82,10 @@ impl Pool {
         Ok(())
     }
 
-    /// Fails when a worker has ended by itself.
-    pub(super) fn check_worker(&mut self, number: usize) -> anyhow::Result<()> {
-        match self.workers[number].try_wait()? {
-            Some(status) => bail!("lull-worker ended with {status}:\n{}", self.worker_log(number)),
-            None => Ok(()),
-        }
+    /// Waits until a worker has ended by itself, and gives what to say then.
+    pub(super) async fn worker_ended(&mut self, number: usize) -> anyhow::Result<anyhow::Error> {
+        let status = self.workers[number].wait().await?;
+        Ok(anyhow!("lull-worker ended with {status}:\n{}", self.worker_log(number)))
     }
 
     pub(super) async fn kill_worker(&mut self, number: usize) -> anyhow::Result<()> {
