@@ -31,7 +31,7 @@ use crate::{
     courier::Courier,
     deliver::{self, Kept},
     folders::JobFolders,
-    history::{Ended, History},
+    history::{Ended, History, Written},
     identity::innermost,
     output,
     runner::{self, Control, Controlled, KillReason, Program, RunEnding, RunOutcome, RunSpec},
@@ -181,12 +181,14 @@ pub(crate) fn describe(assignment: &Assignment, started_at: Timestamp) -> LocalA
     }
 }
 
-/// Runs an attempt and stays with it until the coordinator has its result, or wants none.
+/// Runs an attempt and stays with it until the coordinator has its result, or wants none. Nothing is said of it before it
+/// is `recorded` in the PC's own history.
 pub(crate) async fn run(
     assignment: Assignment,
     courier: Courier,
     tools: Arc<Tools>,
     mut steered: Steered,
+    recorded: Written,
     progress: mpsc::UnboundedSender<(LeaseKey, Progress)>,
 ) {
     let key = assignment.key();
@@ -201,6 +203,7 @@ pub(crate) async fn run(
         execute(&assignment, &courier.api, &tools, &mut steered, &folder, &|| tell(Progress::Ran))
             .await;
     tell(Progress::Ran);
+    recorded.wait().await;
     let Some((report, zip)) = ran.into_report(key) else {
         tracing::info!(job.id = %key.job_id, attempt.number = key.attempt, "lease lost");
         let message = "the coordinator gave the job to another PC".to_owned();

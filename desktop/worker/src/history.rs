@@ -69,9 +69,20 @@ type Work = Box<dyn FnOnce(&Connection) + Send>;
 /// What the thread is asked for.
 enum Order {
     /// Write, soon.
-    Write(Work),
-    /// Write what waits, then do this, at once.
-    Now(Work),
+    Soon(Work),
+    /// Write at once, with all that waits, and say when a crash of this program cannot take it away any more.
+    Now(Work, oneshot::Sender<()>),
+}
+
+/// Ends when what was noted is written.
+#[derive(Debug)]
+pub(crate) struct Written(oneshot::Receiver<()>);
+
+impl Written {
+    /// Returns when it is written, or cannot be: the log says so then, and a job goes on without its row.
+    pub(crate) async fn wait(self) {
+        let _ = self.0.await;
+    }
 }
 
 /// The history, open for writing. One thread owns the database, so nobody waits for the disk but who asks.
@@ -102,9 +113,10 @@ impl History {
         Ok(Self { orders })
     }
 
-    /// An attempt began here.
-    pub(crate) fn started(&self, attempt: LocalAttempt) {
-        self.write(move |db| {
+    /// An attempt begins here. Its result must not go out before this is written: whatever ran on a PC is known there.
+    pub(crate) fn started(&self, attempt: LocalAttempt) -> Written {
+        let (done, written) = oneshot::channel();
+        let work = logged(move |db| {
             db.prepare_cached(
                 "insert into attempts (job_id, attempt, name, command, submitted_by, started_at)
                  values (?1, ?2, ?3, ?4, ?5, ?6) on conflict do nothing",
@@ -123,11 +135,13 @@ impl History {
             }
             Ok(())
         });
+        self.order(Order::Now(work, done));
+        Written(written)
     }
 
     /// An attempt ended here. What was said first stays.
     pub(crate) fn ended(&self, key: LeaseKey, ended: Ended) {
-        self.write(move |db| {
+        self.soon(move |db| {
             db.prepare_cached(
                 "update attempts set ended_at = ?3, ending = ?4, exit_code = ?5, error_message = ?6
                  where job_id = ?1 and attempt = ?2 and ended_at is null",
@@ -146,7 +160,7 @@ impl History {
 
     /// At start: whatever still counts as running was cut off when the worker ended.
     pub(crate) fn close_open_rows(&self, at: Timestamp) {
-        self.write(move |db| {
+        self.soon(move |db| {
             db.execute(
                 "update attempts set ended_at = ?1, ending = ?2,
                  error_message = 'the worker was restarted' where ended_at is null",
@@ -170,57 +184,64 @@ impl History {
         &self,
         work: impl FnOnce(&Connection) -> T + Send + 'static,
     ) -> Result<T, HistoryError> {
-        let (reply, done) = oneshot::channel();
-        let work: Work = Box::new(move |db| drop(reply.send(work(db))));
-        self.orders.send(Order::Now(work)).map_err(|_| HistoryError::Stopped)?;
-        done.await.map_err(|_| HistoryError::Stopped)
+        let (reply, value) = oneshot::channel();
+        let (done, written) = oneshot::channel();
+        self.order(Order::Now(Box::new(move |db| drop(reply.send(work(db)))), done));
+        written.await.map_err(|_| HistoryError::Stopped)?;
+        value.await.map_err(|_| HistoryError::Stopped)
     }
 
-    fn write(
-        &self,
-        work: impl FnOnce(&Connection) -> Result<(), rusqlite::Error> + Send + 'static,
-    ) {
-        let work: Work = Box::new(move |db| {
-            if let Err(error) = work(db) {
-                tracing::warn!(error = %error, "history was not written");
-            }
-        });
+    fn soon(&self, work: impl FnOnce(&Connection) -> Result<(), rusqlite::Error> + Send + 'static) {
+        self.order(Order::Soon(logged(work)));
+    }
+
+    fn order(&self, order: Order) {
         // The thread lives as long as a handle does.
-        let _ = self.orders.send(Order::Write(work));
+        let _ = self.orders.send(order);
     }
 }
 
-/// Does what is asked for until nobody is left to ask. What is written within a moment is written together: short jobs
-/// come by the hundred.
+fn logged(work: impl FnOnce(&Connection) -> Result<(), rusqlite::Error> + Send + 'static) -> Work {
+    Box::new(move |db| {
+        if let Err(error) = work(db) {
+            tracing::warn!(error = %error, "history was not written");
+        }
+    })
+}
+
+/// Does what is asked for until nobody is left to ask. The ends of attempts wait a moment for company, short jobs come
+/// by the hundred; a beginning takes along all that waits.
 fn work_off(db: &Connection, inbox: &mpsc::Receiver<Order>) {
     while let Ok(first) = inbox.recv() {
         let until = Instant::now() + GATHER;
         let mut next = Some(first);
-        let mut urgent = None;
         let mut writes = Vec::new();
-        while let Some(order) = next.take() {
+        let mut waiting = Vec::new();
+        while let Some(order) = next {
             match order {
-                Order::Write(work) => writes.push(work),
-                Order::Now(work) => {
-                    urgent = Some(work);
-                    break;
+                Order::Soon(work) => writes.push(work),
+                Order::Now(work, done) => {
+                    writes.push(work);
+                    waiting.push(done);
                 }
             }
-            next = inbox.recv_timeout(until.saturating_duration_since(Instant::now())).ok();
+            next = if waiting.is_empty() {
+                inbox.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
+            } else {
+                inbox.try_recv().ok()
+            };
         }
         if let Err(error) = write_together(db, writes) {
             tracing::warn!(error = %error, "history was not written");
         }
-        if let Some(work) = urgent {
-            work(db);
+        for done in waiting {
+            // Whoever asked may be gone.
+            let _ = done.send(());
         }
     }
 }
 
 fn write_together(db: &Connection, writes: Vec<Work>) -> Result<(), rusqlite::Error> {
-    if writes.is_empty() {
-        return Ok(());
-    }
     db.execute_batch("begin immediate")?;
     for work in writes {
         work(db);
@@ -313,8 +334,8 @@ mod tests {
         let (first, second) = (attempt("first"), attempt("second"));
 
         let history = History::open(&path).unwrap();
-        history.started(first.clone());
-        history.started(second.clone());
+        drop(history.started(first.clone()));
+        drop(history.started(second.clone()));
         history.ended(key(&first), ended(AttemptEnding::CommandFailed, Some(3)));
         history.ended(key(&first), ended(AttemptEnding::Succeeded, Some(0)));
         let rows = history.newest(10).await.unwrap().attempts;
@@ -335,12 +356,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_beginning_is_on_disk_when_it_is_said_to_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("history.db");
+        let history = History::open(&path).unwrap();
+        let (first, second) = (attempt("first"), attempt("second"));
+        history.started(first.clone()).wait().await;
+        assert_eq!(read(&path, 10).unwrap().attempts, std::slice::from_ref(&first));
+        history.ended(key(&first), ended(AttemptEnding::Succeeded, Some(0)));
+        history.started(second).wait().await;
+        assert_eq!(read(&path, 10).unwrap().attempts[1].ending, Some(AttemptEnding::Succeeded));
+    }
+
+    #[tokio::test]
     async fn a_damaged_history_begins_anew() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("history.db");
         std::fs::write(&path, vec![b'x'; 4096]).unwrap();
         let history = History::open(&path).unwrap();
-        history.started(attempt("after the damage"));
+        drop(history.started(attempt("after the damage")));
         assert_eq!(history.newest(10).await.unwrap().attempts.len(), 1);
     }
 

@@ -121,11 +121,12 @@ impl WorkerLoop {
         tracing::info!(job.id = %key.job_id, attempt.number = key.attempt, "attempt started");
         let on_owner_return = assignment.on_owner_return;
         let local = attempt::describe(&assignment, self.tools.clock.now());
-        self.tools.history.started(local.clone());
+        let recorded = self.tools.history.started(local.clone());
         let (steering, steered) = Steering::new();
         let tell = self.tell_progress.clone();
         let tools = Arc::clone(&self.tools);
-        let task = self.tasks.spawn(attempt::run(assignment, courier, tools, steered, tell));
+        let task =
+            self.tasks.spawn(attempt::run(assignment, courier, tools, steered, recorded, tell));
         let held = HeldAttempt {
             pool: self.pool.number,
             phase: Phase::Running,
