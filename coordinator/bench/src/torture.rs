@@ -106,9 +106,6 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     let https: SocketAddr = pool.url.trim_start_matches("https://").parse()?;
     let proxy = ChaosProxy::start(https, TROUBLE, plan.seed).await?;
     pool.tell_workers(proxy.address.to_string());
-    for _ in 0..plan.workers {
-        block_in_place(|| pool.start_worker(&["--slots=2"]))?;
-    }
     let ca = Trust::CaPem(std::fs::read_to_string(pool.ca_file())?);
     let token: secrecy::SecretString = pool.token(Role::Submitter)?.into();
     let troubled = Client::new(&[proxy.address.to_string()], ca.clone())?.with_token(token.clone());
@@ -127,9 +124,15 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
         submitters.spawn(submit(troubled, direct, next, jobs, seed, acknowledged));
     }
     let watching = tokio::spawn(watch(direct.clone(), Arc::clone(&ended), Arc::clone(&stop)));
+    // The sleeper comes first, before there is anybody who would leave nothing for it.
+    let first = if plan.sleepers > 0 { sleeper::first_claim(&sleeper).await } else { Vec::new() };
+    for _ in 0..plan.workers {
+        block_in_place(|| pool.start_worker(&["--slots=2"]))?;
+    }
     let sleeping = tokio::spawn(sleeper::run(
         sleeper,
         direct.clone(),
+        first,
         plan.sleepers,
         plan.lease,
         Arc::clone(&stop),

@@ -27,19 +27,32 @@ pub(super) struct Slept {
     pub(super) faults: Vec<Fault>,
 }
 
-/// Sleeps over so many leases, or until told to stop.
+/// Claims the first job there is.
+pub(super) async fn first_claim(worker: &SimulatedWorker) -> Vec<Assignment> {
+    loop {
+        match worker.claim(2, 1).await {
+            Ok(jobs) if !jobs.is_empty() => return jobs,
+            _ => moment().await,
+        }
+    }
+}
+
+/// Sleeps over the leases of the `first` jobs and then of what it claims, so many in all, or until told to stop.
 pub(super) async fn run(
     worker: SimulatedWorker,
     direct: Client,
+    first: Vec<Assignment>,
     times: u32,
     lease: Duration,
     stop: Arc<AtomicBool>,
 ) -> anyhow::Result<Slept> {
     let mut slept = Slept::default();
     let mut left = times;
-    while left > 0 && !stop.load(Ordering::Relaxed) {
-        let Ok(jobs) = worker.claim(2, 1).await else {
+    let mut claimed = Ok(first);
+    while left > 0 {
+        let Ok(jobs) = claimed else {
             moment().await;
+            claimed = worker.claim(2, 1).await;
             continue;
         };
         for job in jobs {
@@ -57,6 +70,10 @@ pub(super) async fn run(
                 }
             }
         }
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        claimed = worker.claim(2, 1).await;
     }
     Ok(slept)
 }
@@ -69,15 +86,15 @@ async fn has_been_given_to_another(
     stop: &AtomicBool,
 ) -> bool {
     let until = Instant::now() + limit;
-    while Instant::now() < until && !stop.load(Ordering::Relaxed) {
-        if let Ok(now) = direct.job_status(job.job_id).await
-            && now.attempt > job.attempt
-        {
-            return true;
+    loop {
+        // Told to stop while looking, it looks a last time: then all is done, and somebody else did this.
+        let over = Instant::now() > until || stop.load(Ordering::Relaxed);
+        match direct.job_status(job.job_id).await {
+            Ok(now) if now.attempt > job.attempt => return true,
+            _ if over => return false,
+            _ => moment().await,
         }
-        moment().await;
     }
-    false
 }
 
 /// Output and result of the old attempt; what the coordinator said to each.
