@@ -11,6 +11,7 @@ mod exec;
 mod figures;
 mod large_file;
 mod latency;
+mod load;
 mod tortured;
 mod writes;
 
@@ -50,6 +51,24 @@ enum Command {
         /// How many at once
         #[arg(long, default_value_t = 64)]
         at_once: u32,
+    },
+    /// Requests with an empty and a full queue, lifecycles with simulated workers, workers that wait; next to a bare handler
+    Load {
+        /// Jobs that wait while the requests are measured, growing
+        #[arg(long, value_delimiter = ',', default_values_t = [0, 10_000, 1_000_000])]
+        stored: Vec<u32>,
+        /// How many requests of each kind, one after the other, and again many at once
+        #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
+        requests: u32,
+        /// How many requests at once, and simulated workers
+        #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+        at_once: u16,
+        /// How many whole lifecycles
+        #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
+        lifecycles: u32,
+        /// How many workers wait for a job
+        #[arg(long, default_value_t = 10_000)]
+        waiting: u32,
     },
     /// Kills, stops and cuts off a pool at random, and checks that every accepted job ran to its one end
     Torture {
@@ -118,6 +137,10 @@ async fn main() -> ExitCode {
         Command::Latency { jobs } => latency::run(jobs).await,
         Command::Exec { jobs, short_jobs, slots } => exec::run(jobs, short_jobs, slots).await,
         Command::Writes { requests, at_once } => writes::run(requests, at_once).await,
+        Command::Load { stored, requests, at_once, lifecycles, waiting } => {
+            let at_once = at_once.into();
+            load::run(&load::Plan { stored, requests, at_once, lifecycles, waiting }).await
+        }
         Command::Torture {
             jobs,
             workers,

@@ -99,6 +99,14 @@ impl Pool {
         }
     }
 
+    /// A new join code for so many workers.
+    ///
+    /// # Errors
+    /// When the subcommand fails.
+    pub fn join_code_for(&self, workers: u32) -> anyhow::Result<String> {
+        self.admin(&["join-code", "--uses", &workers.to_string()])
+    }
+
     /// Starts the coordinator; after a kill, again on the address it had.
     ///
     /// # Errors
@@ -131,6 +139,15 @@ impl Pool {
     /// When it has been killed and not started again.
     pub fn coordinator(&mut self) -> &mut Process {
         self.coordinator.as_mut().expect("the coordinator runs")
+    }
+
+    /// The running coordinator, to look at.
+    ///
+    /// # Panics
+    /// When it has been killed and not started again.
+    #[must_use]
+    pub fn coordinator_seen(&self) -> &Process {
+        self.coordinator.as_ref().expect("the coordinator runs")
     }
 
     /// Starts a worker that never minds an owner, with these further arguments, and waits until it has joined.

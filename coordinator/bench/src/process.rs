@@ -117,13 +117,33 @@ impl Process {
     /// # Errors
     /// When the process is gone or the system does not tell.
     pub fn peak_memory_bytes(&self) -> anyhow::Result<u64> {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// The memory it holds now, in bytes.
+    ///
+    /// # Errors
+    /// When the process is gone or the system does not tell.
+    pub fn memory_bytes(&self) -> anyhow::Result<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
+    fn status_bytes(&self, name: &str) -> anyhow::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let line = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .context("the system does not tell a process's peak memory")?;
+            .find_map(|line| line.strip_prefix(name))
+            .context("the system does not tell a process's memory")?;
         let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
         Ok(kib * 1024)
+    }
+
+    /// How many files and sockets it has open.
+    ///
+    /// # Errors
+    /// When the process is gone or the system does not tell.
+    pub fn open_files(&self) -> anyhow::Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count())
     }
 }
 

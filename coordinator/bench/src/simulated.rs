@@ -8,7 +8,7 @@ use lull_shared::{
     credentials::{BearerToken, JoinCode},
     ids::WorkerId,
     jobs::{Assignment, ClaimQuery, Network, SubmitResult},
-    workers::{RegisterWorker, SandboxLevel},
+    workers::{Heartbeat, RegisterWorker, SandboxLevel, WorkerState},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -28,9 +28,16 @@ impl SimulatedWorker {
     /// # Errors
     /// When the code is none or the coordinator refuses.
     pub async fn join(http_url: &str, code: &str) -> anyhow::Result<Self> {
-        let code: JoinCode = code.parse().context("not a join code")?;
         // Plain HTTP on loopback has no certificate to check.
-        let stranger = Client::new(&[http_url], Trust::SpkiPin(code.pin))?;
+        Self::join_by(&Client::new(&[http_url], Trust::System)?, code).await
+    }
+
+    /// Joins with a code by the connections of a client that many share.
+    ///
+    /// # Errors
+    /// When the code is none or the coordinator refuses.
+    pub async fn join_by(stranger: &Client, code: &str) -> anyhow::Result<Self> {
+        let code: JoinCode = code.parse().context("not a join code")?;
         let id = WorkerId::generate();
         let token = BearerToken::generate_worker(id).to_text();
         let worker = Self { id, client: stranger.with_token(token.clone()), token };
@@ -54,6 +61,28 @@ impl SimulatedWorker {
             network: Network::None,
             cached_inputs: Vec::new(),
         }
+    }
+
+    /// Registers once more, as after a restart.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn register_again(&self) -> Result<(), ClientError> {
+        self.client.register(&self.about(false)).await.map(drop)
+    }
+
+    /// Says that it is there and ready.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn heartbeat(&self) -> Result<(), ClientError> {
+        let beat = Heartbeat {
+            worker_id: self.id,
+            status: WorkerState::Ready,
+            reason: None,
+            running: Vec::new(),
+        };
+        self.client.heartbeat(&beat).await.map(drop)
     }
 
     /// Claims up to `max` jobs, waiting up to `wait` seconds for the first.
