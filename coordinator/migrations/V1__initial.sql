@@ -60,7 +60,9 @@ create table users (
     token_id blob not null unique,
     name     text not null,
     weight   integer not null,
-    served   integer not null default 0
+    served   integer not null default 0,
+    -- How many of its jobs wait, those of an array one by one; kept so that nobody has to count them.
+    waiting  integer not null default 0
 );
 
 -- The turn that was last given, in the same measure.
@@ -190,6 +192,7 @@ create table array_items (
 create trigger job_counted after insert on jobs when new.is_array = 0 begin
     update job_counts set jobs = jobs + 1 where state = new.state;
     update arrays set running = running + (new.state = 'running') where job = new.array;
+    update users set waiting = waiting + 1 where id = new.user_id and new.state = 'pending';
 end;
 
 create trigger job_recounted after update of state on jobs when old.state <> new.state and new.is_array = 0 begin
@@ -200,6 +203,8 @@ create trigger job_recounted after update of state on jobs when old.state <> new
                       failed    = failed    + (new.state = 'failed'),
                       cancelled = cancelled + (new.state = 'cancelled')
      where job = new.array;
+    update users set waiting = waiting + (new.state = 'pending') - (old.state = 'pending')
+     where id = new.user_id and 'pending' in (old.state, new.state);
 end;
 
 create trigger job_uncounted after delete on jobs when old.is_array = 0 begin
@@ -208,6 +213,7 @@ end;
 
 create trigger array_counted after insert on arrays begin
     update job_counts set jobs = jobs + new.count where state = 'pending';
+    update users set waiting = waiting + new.count where id = (select user_id from jobs where seq = new.job);
 end;
 
 create trigger array_recounted after update of next, cancelled_unstarted, failed_unstarted on arrays begin
@@ -218,6 +224,10 @@ create trigger array_recounted after update of next, cancelled_unstarted, failed
     update job_counts set jobs = jobs + new.cancelled_unstarted - old.cancelled_unstarted
      where state = 'cancelled';
     update job_counts set jobs = jobs + new.failed_unstarted - old.failed_unstarted where state = 'failed';
+    update users set waiting = waiting - (new.next - old.next)
+                                       - (new.cancelled_unstarted - old.cancelled_unstarted)
+                                       - (new.failed_unstarted - old.failed_unstarted)
+     where id = (select user_id from jobs where seq = new.job);
 end;
 
 create trigger array_uncounted after delete on arrays begin

@@ -24,6 +24,7 @@ const DEFAULT_LEASE: Duration = Duration::from_secs(60);
 const LEASE_MIN: Duration = Duration::from_secs(3);
 const LEASE_MAX: Duration = Duration::from_secs(60 * 60);
 const DEFAULT_UPLOAD_BYTES_MAX: u64 = 10 << 30;
+const DEFAULT_WAITING_MAX: u64 = 2_000_000;
 const DEFAULT_CONNECTIONS_MAX: usize = 20_000;
 const DEFAULT_CONNECTIONS_PER_ADDRESS_MAX: usize = 2_000;
 
@@ -114,6 +115,10 @@ pub struct Flags {
     #[arg(long, env = "LULL_LEASE", value_name = "TIME", value_parser = parse_duration)]
     pub lease: Option<Duration>,
 
+    /// How many jobs of one user may wait; further ones are refused [default: 2000000]
+    #[arg(long, env = "LULL_WAITING_MAX", value_name = "N")]
+    pub waiting_max: Option<u64>,
+
     /// How long ended jobs and their output are kept, for example 30d [default: 30d]
     #[arg(long, env = "LULL_KEEP_JOBS", value_name = "TIME", value_parser = parse_duration)]
     pub keep_jobs: Option<Duration>,
@@ -198,6 +203,7 @@ struct File {
     ready_file: Option<PathBuf>,
     upload_bytes_max: Option<u64>,
     lease: Option<String>,
+    waiting_max: Option<u64>,
     keep_jobs: Option<String>,
     keep_jobs_max: Option<u64>,
     keep_files: Option<String>,
@@ -228,6 +234,8 @@ pub struct Config {
     pub connections_per_address_max: usize,
     /// How long a lease lasts without a renewal.
     pub lease: Duration,
+    /// How many jobs of one user may wait.
+    pub waiting_max: u64,
     /// How often leases and silent workers are looked at.
     pub reap_every: Duration,
     /// What is kept of what has ended, and how long.
@@ -262,6 +270,7 @@ impl Config {
             connections_max: DEFAULT_CONNECTIONS_MAX,
             connections_per_address_max: DEFAULT_CONNECTIONS_PER_ADDRESS_MAX,
             lease: DEFAULT_LEASE,
+            waiting_max: DEFAULT_WAITING_MAX,
             reap_every: Duration::from_secs(1),
             keeping: Keeping { jobs: MONTH, jobs_max: 1_000_000, files: MONTH },
         }
@@ -299,6 +308,7 @@ fn resolve(flags: &Flags, file: File, default_data_dir: Option<PathBuf>) -> anyh
     ensure!(keeping.files >= HOUR, "keep-files: at least 1h, or uploads vanish before their job");
     Ok(Config {
         lease,
+        waiting_max: flags.waiting_max.or(file.waiting_max).unwrap_or(defaults.waiting_max),
         keeping,
         listen: flags.listen.or(file.listen).unwrap_or(defaults.listen),
         http_listen,

@@ -162,7 +162,11 @@ fn open_state(
     };
     let reads: Arc<dyn StoreRead> = Arc::clone(&store) as _;
     // Six signs of life for each lease: some may get lost.
-    let settings = Settings { lease: config.lease, heartbeat: config.lease.min(MINUTE) / 6 };
+    let settings = Settings {
+        lease: config.lease,
+        heartbeat: config.lease.min(MINUTE) / 6,
+        waiting_max: config.waiting_max,
+    };
     Ok(AppState {
         scheduler: Arc::new(Scheduler::new(store, clock, settings)),
         reads,

@@ -49,6 +49,8 @@ pub struct NewJob {
     pub submitter: Submitter,
     /// The submission's own name, so that it can be sent again.
     pub idempotency: Option<Idempotency>,
+    /// How many jobs of the submitter may wait, this one included.
+    pub waiting_max: u64,
 }
 
 /// What is run: shared by the jobs of an array and by a job that is submitted again.

@@ -23,6 +23,8 @@ pub enum ProblemKind {
     LeaseLost,
     /// The thing is in a state that does not allow this, for example cancelling a finished job.
     Conflict,
+    /// A submission can be read but breaks a rule or a limit; `detail` names the field and the rule.
+    SubmissionRefused,
     /// The idempotency key was used for another submission.
     KeyReused,
     /// Output arrived at an offset other than the next one; `nextOffset` says where to go on.
@@ -41,6 +43,8 @@ pub enum ProblemKind {
     DirectModeOff,
     /// Too many requests; try again later.
     RateLimited,
+    /// As many of the user's jobs wait as may wait.
+    QueueFull,
     /// The disk of the coordinator is full; reading still works.
     DiskFull,
     /// The coordinator cannot answer right now; try again.
@@ -69,10 +73,12 @@ impl ProblemKind {
             Self::TimedOut => 408,
             Self::LeaseLost | Self::Conflict | Self::OffsetMismatch => 409,
             Self::TooLarge => 413,
-            Self::KeyReused | Self::ArchiveRefused | Self::FileMissing | Self::DigestMismatch => {
-                422
-            }
-            Self::RateLimited => 429,
+            Self::SubmissionRefused
+            | Self::KeyReused
+            | Self::ArchiveRefused
+            | Self::FileMissing
+            | Self::DigestMismatch => 422,
+            Self::RateLimited | Self::QueueFull => 429,
             Self::Internal | Self::Unknown => 500,
             Self::Unavailable | Self::Unreachable => 503,
             Self::DiskFull => 507,
@@ -90,6 +96,7 @@ impl ProblemKind {
             Self::MethodNotAllowed => "This address does not answer that method",
             Self::LeaseLost => "Another attempt of this job has begun, or the job has ended",
             Self::Conflict => "The state of this thing does not allow that",
+            Self::SubmissionRefused => "The submission is refused",
             Self::KeyReused => "The idempotency key was used for another submission",
             Self::OffsetMismatch => "The output does not continue where the last part ended",
             Self::TooLarge => "The body is larger than allowed",
@@ -99,6 +106,7 @@ impl ProblemKind {
             Self::JoinRefused => "The join code is not valid, or not any more",
             Self::DirectModeOff => "Direct mode is switched off on this coordinator",
             Self::RateLimited => "Too many requests",
+            Self::QueueFull => "Too many of your jobs wait already",
             Self::DiskFull => "The coordinator's disk is full",
             Self::Unavailable => "The coordinator cannot answer right now",
             Self::TimedOut => "The request took too long",

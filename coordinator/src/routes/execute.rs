@@ -57,8 +57,8 @@ pub(crate) struct ExecuteQuery {
             (ExecuteReply = "application/json"),
             (OutputEvent = "text/event-stream"),
         )),
-        (status = 422, description = "`archive_refused`", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "`rate_limited`: enough direct runs are under way", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`submission_refused` or `archive_refused`", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "`rate_limited`: enough direct runs are under way; `queue_full`: as many of the user's jobs wait as may wait", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn execute_commands(

@@ -33,7 +33,8 @@ const SUBMISSION_BYTES_MAX: usize = ITEMS_BYTES_MAX + body::JSON_BYTES_MAX;
     responses(
         (status = 201, description = "The new job", body = Job),
         (status = 200, description = "The job that the same submission made before", body = Job),
-        (status = 422, description = "`key_reused`: the idempotency key was used for another submission; `file_missing` or `archive_refused`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`submission_refused`: a value breaks a rule or a limit; `key_reused`: the idempotency key was used for another submission; `file_missing` or `archive_refused`", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "`queue_full`: as many of the user's jobs wait as may wait", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn create_job(
@@ -204,6 +205,7 @@ pub(crate) async fn release_job(
         (status = 201, description = "The new job", body = Job),
         (status = 404, description = "`not_found`", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`conflict`: the job has not ended", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "`queue_full`: as many of the user's jobs wait as may wait", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn resubmit_job(

@@ -70,6 +70,9 @@ impl From<StoreError> for ApiError {
             StoreError::LeaseLost => ProblemKind::LeaseLost.into(),
             StoreError::Conflict(_) => Self::refused(ProblemKind::Conflict, error.to_string()),
             StoreError::KeyReused => ProblemKind::KeyReused.into(),
+            StoreError::QueueFull { .. } => {
+                Self::refused(ProblemKind::QueueFull, error.to_string())
+            }
             StoreError::OffsetMismatch { next } => {
                 let mut problem =
                     Problem::new(ProblemKind::OffsetMismatch).with_detail(error.to_string());
@@ -155,6 +158,10 @@ impl<S: Send + Sync, T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<S>
 
 /// Reads JSON. What cannot be read is refused with the path of the field in question.
 pub(crate) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // Read by its order alone, an array would pass for an object.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(ApiError::invalid("a JSON object is expected, not an array"));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();

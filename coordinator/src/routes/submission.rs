@@ -1,9 +1,12 @@
 //! What a submission may ask for: pure checks against the limits, before anything is kept.
 
 use globset::GlobBuilder;
-use lull_shared::jobs::{
-    AFTER_MAX, ARRAY_MAX, COMMAND_BYTES_MAX, CreateJob, ENV_BYTES_MAX, ENV_VARS_MAX,
-    ITEMS_BYTES_MAX, LABELS_MAX, OUTPUTS_MAX, PRIORITIES, RETRIES_MAX, Requirements, SECS_MAX,
+use lull_shared::{
+    jobs::{
+        AFTER_MAX, ARRAY_MAX, COMMAND_BYTES_MAX, CreateJob, ENV_BYTES_MAX, ENV_VARS_MAX,
+        ITEMS_BYTES_MAX, LABELS_MAX, OUTPUTS_MAX, PRIORITIES, RETRIES_MAX, Requirements, SECS_MAX,
+    },
+    problem::ProblemKind,
 };
 
 use crate::{routes::problem::ApiError, scheduler::placement};
@@ -209,7 +212,7 @@ fn check_output(field: &str, pattern: &str) -> Result<(), ApiError> {
 }
 
 fn refuse(field: &str, rule: &str) -> Result<(), ApiError> {
-    Err(ApiError::invalid(format!("{field}: {rule}")))
+    Err(ApiError::refused(ProblemKind::SubmissionRefused, format!("{field}: {rule}")))
 }
 
 #[cfg(test)]
@@ -295,7 +298,7 @@ mod tests {
         let mut job = CreateJob { command: "true".to_owned(), ..CreateJob::default() };
         spoil(&mut job);
         let problem = check(&job).expect_err(field).problem();
-        assert_eq!(problem.status, 400);
+        assert_eq!(problem.status, 422);
         assert!(problem.detail.as_deref().unwrap_or_default().starts_with(field), "{problem:?}");
     }
 }

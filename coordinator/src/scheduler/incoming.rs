@@ -20,7 +20,7 @@ const NAME_CHARS_MAX: usize = 80;
 /// Longest explanation of a failure that is kept, in bytes.
 const MESSAGE_BYTES_MAX: usize = 4096;
 
-pub(super) fn new_job(mut request: CreateJob, submitter: &Submitter) -> NewJob {
+pub(super) fn new_job(mut request: CreateJob, submitter: &Submitter, waiting_max: u64) -> NewJob {
     let key = request.idempotency_key.take();
     let idempotency = key.map(|key| Idempotency { key, body_hash: hash_of(&request) });
     if request.command.is_empty() {
@@ -31,7 +31,8 @@ pub(super) fn new_job(mut request: CreateJob, submitter: &Submitter) -> NewJob {
         request.requirements.os.get_or_insert_with(home);
     }
     let name = request.name.take().unwrap_or_else(|| name_of(&request.command));
-    NewJob { id: JobId::generate(), name, request, submitter: submitter.clone(), idempotency }
+    let (id, submitter) = (JobId::generate(), submitter.clone());
+    NewJob { id, name, request, submitter, idempotency, waiting_max }
 }
 
 /// A program and its arguments on one line, as a person would type them in a POSIX shell.
@@ -130,8 +131,12 @@ mod tests {
         let submitter =
             Submitter { token_id: TokenId::generate(), name: "ann".to_owned(), weight: 1 };
         let name = |command: &str| {
-            new_job(CreateJob { command: command.to_owned(), ..CreateJob::default() }, &submitter)
-                .name
+            new_job(
+                CreateJob { command: command.to_owned(), ..CreateJob::default() },
+                &submitter,
+                9,
+            )
+            .name
         };
         assert_eq!(name("\n  make all \nmake test"), "make all");
         assert_eq!(name(&"ä".repeat(200)), "ä".repeat(80));
@@ -157,7 +162,7 @@ mod tests {
                 idempotency_key: Some(key.to_owned()),
                 ..CreateJob::default()
             };
-            new_job(request, &submitter).idempotency.unwrap().body_hash
+            new_job(request, &submitter, 9).idempotency.unwrap().body_hash
         };
         assert_eq!(hash("make", "k1"), hash("make", "k2"));
         assert_ne!(hash("make", "k1"), hash("make test", "k1"));

@@ -42,9 +42,11 @@ pub mod health;
 mod incoming;
 pub mod placement;
 pub mod retry;
+mod settings;
 
 pub use feed::{Feed, FeedCursor};
 pub use follow::Follower;
+pub use settings::Settings;
 
 /// The rules by which jobs are handed out.
 pub const CLAIM_RULES: ClaimRules =
@@ -53,21 +55,6 @@ pub const CLAIM_RULES: ClaimRules =
 /// The rules by which attempts end.
 pub const END_RULES: EndRules =
     EndRules { retry: retry::after_attempt, health: health::after_attempt };
-
-/// The times the scheduler goes by.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// How long a lease lasts without a renewal.
-    pub lease: Duration,
-    /// How often a worker is to send a heartbeat.
-    pub heartbeat: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { lease: Duration::from_secs(60), heartbeat: Duration::from_secs(10) }
-    }
-}
 
 /// The most jobs for which one pass of the reaper wakes workers, for each class of requirements.
 const WAKES_MAX: u32 = 256;
@@ -114,13 +101,13 @@ impl Scheduler {
     /// Accepts a job and wakes the worker that waits longest and can run it.
     ///
     /// # Errors
-    /// [`StoreError::KeyReused`], [`StoreError::FileMissing`], or the store's own.
+    /// [`StoreError::KeyReused`], [`StoreError::QueueFull`], [`StoreError::FileMissing`], or the store's own.
     pub async fn create_job(
         &self,
         request: CreateJob,
         submitter: &Submitter,
     ) -> Result<Created, StoreError> {
-        let job = incoming::new_job(request, submitter);
+        let job = incoming::new_job(request, submitter, self.settings.waiting_max);
         let created = self.tell(self.store.create_job(job, self.now()).await?);
         if created.new {
             tracing::info!(job.id = %created.job.job_id, "job created");
@@ -134,7 +121,8 @@ impl Scheduler {
     /// [`StoreError::NotFound`], [`StoreError::Conflict`] for a job that has not ended, or the store's own.
     pub async fn resubmit(&self, from: JobId, submitter: &Submitter) -> Result<Job, StoreError> {
         let id = JobId::generate();
-        let made = self.store.resubmit(from, id, submitter.clone(), self.now()).await?;
+        let (submitter, waiting_max) = (submitter.clone(), self.settings.waiting_max);
+        let made = self.store.resubmit(from, id, submitter, waiting_max, self.now()).await?;
         tracing::info!(job.id = %id, from.id = %from, "job submitted again");
         Ok(self.tell(made))
     }

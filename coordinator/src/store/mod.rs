@@ -77,6 +77,14 @@ pub enum StoreError {
     /// The same key came before with another submission.
     #[error("the idempotency key was used for another submission")]
     KeyReused,
+    /// As many jobs of the user wait as may wait.
+    #[error(
+        "at most {waiting_max} jobs of one user may wait; submit this when some of them have run"
+    )]
+    QueueFull {
+        /// How many may wait.
+        waiting_max: u64,
+    },
     /// The bytes do not continue the stream; `next` is where it goes on.
     #[error("the output goes on at byte {next}")]
     OffsetMismatch {
@@ -178,15 +186,17 @@ pub trait StoreRead: Send + Sync {
 /// Writes, held by the scheduler alone. Each tells what it changed, for those who wait for it.
 #[async_trait]
 pub trait Store: StoreRead {
-    /// Accepts a job, or finds the one that the same submission made before.
+    /// Accepts a job, or finds the one that the same submission made before. Refuses it with
+    /// [`StoreError::QueueFull`] when more of the user's jobs would wait than may.
     async fn create_job(&self, job: NewJob, now: Timestamp) -> Result<Done<Created>, StoreError>;
 
-    /// Makes a new job that asks for what an ended one asked for.
+    /// Makes a new job that asks for what an ended one asked for; of the user's jobs `waiting_max` may wait.
     async fn resubmit(
         &self,
         from: JobId,
         id: JobId,
         submitter: Submitter,
+        waiting_max: u64,
         now: Timestamp,
     ) -> Result<Done<Job>, StoreError>;
 

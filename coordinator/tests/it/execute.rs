@@ -51,14 +51,15 @@ async fn a_bad_form_creates_nothing() {
     let form = Form::new().text("commands", "true").part("file", no_zip);
     let refused = problem(execute(&coordinator, form).await).await;
     assert_eq!(refused.kind, ProblemKind::ArchiveRefused);
-    for form in [
-        Form::new(),
-        Form::new().text("commands", " "),
-        Form::new().text("commands", "true").text("mode", "sideways"),
-        Form::new().text("commands", "true").text("surprise", "1"),
-        Form::new().text("commands", "true").text("outputs", "../x"),
+    let with_command = || Form::new().text("commands", "true");
+    for (form, kind) in [
+        (Form::new(), ProblemKind::SubmissionRefused),
+        (Form::new().text("commands", " "), ProblemKind::SubmissionRefused),
+        (with_command().text("mode", "sideways"), ProblemKind::Invalid),
+        (with_command().text("surprise", "1"), ProblemKind::Invalid),
+        (with_command().text("outputs", "../x"), ProblemKind::SubmissionRefused),
     ] {
-        assert_eq!(problem(execute(&coordinator, form).await).await.kind, ProblemKind::Invalid);
+        assert_eq!(problem(execute(&coordinator, form).await).await.kind, kind);
     }
     let client = coordinator.client(Role::Viewer).await;
     assert_eq!(client.list_jobs(&Default::default()).await.unwrap().counts.pending, 0);

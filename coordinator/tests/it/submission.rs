@@ -44,15 +44,13 @@ async fn x4_absurd_sizes_are_refused_and_the_field_is_named() {
         (json!({"command": "true", "env": {"A=B": ""}}), "env"),
         (json!({"command": "true", "outputs": ["../*"]}), "outputs[0]"),
         (json!({"command": "true", "outputs": ["/etc/passwd"]}), "outputs[0]"),
-        (json!({"command": "true", "outputs": [7]}), "outputs[0]"),
-        (
-            json!({"command": "true", "requirements": {"minSandbox": "none"}}),
-            "requirements.minSandbox",
-        ),
-        (json!({"command": "true", "surprise": 1}), "surprise"),
+        (json!({"command": "true", "count": 1_000_000}), "count"),
+        (json!({"command": "true", "items": vec![""; 100_001]}), "items"),
+        (json!({"command": "true", "priority": 101}), "priority"),
     ] {
         let refused = submit_json(&coordinator, &job).await;
-        assert_eq!(refused.kind, ProblemKind::Invalid, "{field}");
+        assert_eq!(refused.kind, ProblemKind::SubmissionRefused, "{field}");
+        assert_eq!(refused.status, 422, "{field}");
         let detail = refused.detail.unwrap_or_default();
         assert!(detail.starts_with(field), "{field}: {detail}");
     }
@@ -60,6 +58,63 @@ async fn x4_absurd_sizes_are_refused_and_the_field_is_named() {
     assert_eq!(submit_json(&coordinator, &huge).await.kind, ProblemKind::TooLarge);
     assert_eq!(jobs(&coordinator).await, 0);
     coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn x4_a_user_with_too_many_waiting_jobs_is_refused_and_others_are_not() {
+    let coordinator = TestCoordinator::start_with(|config| config.waiting_max = 2).await;
+    let client = coordinator.client(Role::Submitter).await;
+    let job = CreateJob { command: "true".to_owned(), ..CreateJob::default() };
+    let first = client.create_job(&job).await.unwrap().job_id;
+    let array = CreateJob { count: Some(2), ..job.clone() };
+    let refused = client.create_job(&array).await.unwrap_err().to_problem();
+    assert_eq!((refused.kind, refused.status), (ProblemKind::QueueFull, 429));
+    assert!(refused.detail.unwrap().contains("at most 2 jobs"));
+    client.create_job(&job).await.unwrap();
+    assert_eq!(client.create_job(&job).await.unwrap_err().kind(), ProblemKind::QueueFull);
+    assert_eq!(jobs(&coordinator).await, 2);
+
+    coordinator.client(Role::Submitter).await.create_job(&job).await.unwrap();
+    client.cancel_job(first).await.unwrap();
+    client.create_job(&job).await.unwrap();
+}
+
+#[tokio::test]
+async fn h4_json_that_means_nothing_is_refused_and_the_place_is_named() {
+    let coordinator = TestCoordinator::start().await;
+    let token = coordinator.token(Role::Submitter).await;
+    let nested = format!(r#"{{"command":"x","items":{}1{}}}"#, "[".repeat(500), "]".repeat(500));
+    for (body, place) in [
+        (r#"{"command":"x","command":"y"}"#, "duplicate field `command`"),
+        (r#"{"command":"x","env":{"A":"1","A":"2"}}"#, "env: duplicate name \"A\""),
+        (r#"{"command":"x","requirements":{"os":"linux","os":"unix"}}"#, "requirements"),
+        (r#"{"command":7}"#, "command: invalid type"),
+        (r#"{"command":"x","env":{"A":1}}"#, "env"),
+        (r#"{"command":"x","outputs":[7]}"#, "outputs[0]"),
+        (r#"{"command":"x","priority":"high"}"#, "priority"),
+        (r#"{"command":"x","priority":NaN}"#, "priority"),
+        (r#"{"command":"x","priority":1e400}"#, "priority"),
+        (r#"{"command":"x","retries":-1}"#, "retries"),
+        (r#"{"command":"x","after":["nobody"]}"#, "after[0]"),
+        (r#"{"command":"x","requirements":{"minCpus":1.5}}"#, "requirements.minCpus"),
+        (r#"{"command":"x","requirements":{"minSandbox":"none"}}"#, "requirements.minSandbox"),
+        (r#"{"command":"x","requirements":{"disk":1}}"#, "requirements.disk"),
+        (r#"{"command":"x","surprise":1}"#, "surprise"),
+        (nested.as_str(), "items[0]"),
+        (r#" ["command"]"#, "a JSON object is expected"),
+        (r#""command""#, "invalid type"),
+        ("", "EOF"),
+    ] {
+        let request = coordinator
+            .request(Method::POST, "/api/jobs/create")
+            .bearer_auth(token.expose_secret())
+            .body(body.to_owned());
+        let refused = problem(request.send().await.unwrap()).await;
+        assert_eq!(refused.kind, ProblemKind::Invalid, "{body}");
+        let detail = refused.detail.unwrap_or_default();
+        assert!(detail.starts_with(place), "{body}: {detail}");
+    }
+    assert_eq!(jobs(&coordinator).await, 0);
 }
 
 #[tokio::test]
@@ -75,7 +130,8 @@ async fn s4_the_same_key_gives_the_same_job_and_never_another() {
     let second = client.create_job(&job).await.unwrap();
     assert_eq!(first.job_id, second.job_id);
     let other = CreateJob { command: "false".to_owned(), ..job };
-    assert_eq!(client.create_job(&other).await.unwrap_err().kind(), ProblemKind::KeyReused);
+    let refused = client.create_job(&other).await.unwrap_err().to_problem();
+    assert_eq!((refused.kind, refused.status), (ProblemKind::KeyReused, 422));
     assert_eq!(jobs(&coordinator).await, 1);
 }
 

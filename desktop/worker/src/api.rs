@@ -171,7 +171,9 @@ pub(crate) const fn verdict(error: &ClientError) -> Verdict {
             | ProblemKind::Unknown => Verdict::Later,
             ProblemKind::Invalid
             | ProblemKind::MethodNotAllowed
+            | ProblemKind::SubmissionRefused
             | ProblemKind::KeyReused
+            | ProblemKind::QueueFull
             | ProblemKind::OffsetMismatch
             | ProblemKind::TooLarge
             | ProblemKind::ArchiveRefused

@@ -1,8 +1,14 @@
 //! What a submission may ask for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, MapAccess, Visitor},
+};
 use utoipa::ToSchema;
 
 use crate::{
@@ -158,7 +164,7 @@ pub struct CreateJob {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filename: Option<String>,
     /// Environment variables of the command.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "distinct", skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// Patterns of the files to bring home, relative to the job's folder, for example `out/**`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -207,4 +213,30 @@ pub struct CreateJob {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 128)]
     pub idempotency_key: Option<String>,
+}
+
+/// Reads names and values, and refuses a name that stands there twice: readers differ in which one they take.
+fn distinct<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Distinct;
+
+    impl<'de> Visitor<'de> for Distinct {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of names and values")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut read = BTreeMap::new();
+            while let Some((name, value)) = map.next_entry::<String, String>()? {
+                if read.contains_key(&name) {
+                    return Err(A::Error::custom(format!("duplicate name {name:?}")));
+                }
+                read.insert(name, value);
+            }
+            Ok(read)
+        }
+    }
+
+    from.deserialize_map(Distinct)
 }

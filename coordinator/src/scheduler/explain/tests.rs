@@ -1,3 +1,5 @@
+//! Why a job waits, for pools of every kind.
+
 use lull_shared::{
     ids::JobId,
     jobs::{Job, LeaseKey},

@@ -194,13 +194,13 @@ pub(crate) async fn an_array_is_submitted_again(store: &Shared) {
     }
     let (whole, one) = (JobId::generate(), JobId::generate());
 
-    store.resubmit(array, whole, a_user("ann"), at(2)).await.unwrap();
+    store.resubmit(array, whole, a_user("ann"), u64::MAX, at(2)).await.unwrap();
     assert_eq!(counts(store, whole).await.pending, 300);
     assert_eq!(claim(store, worker, 1, at(3)).await[0].env["LULL_ITEM"], "item-0");
     store.cancel(whole, at(3)).await.unwrap();
 
     // One of its jobs alone keeps its number and its item.
-    store.resubmit(last.unwrap(), one, a_user("ann"), at(4)).await.unwrap();
+    store.resubmit(last.unwrap(), one, a_user("ann"), u64::MAX, at(4)).await.unwrap();
     let claimed = claim(store, worker, 1, at(5)).await.remove(0);
     assert_eq!(claimed.job_id, one);
     assert_eq!(claimed.env["LULL_INDEX"], "299");

@@ -84,7 +84,7 @@ pub(crate) async fn what_an_ended_job_shares_with_another_stays(store: &Shared) 
     let old = submit(store, a_job()).await;
     run_one(store, worker, CommandFailed, at(0)).await;
     let again = JobId::generate();
-    store.resubmit(old, again, super::a_user("ann"), at(8 * DAY)).await.unwrap();
+    store.resubmit(old, again, super::a_user("ann"), u64::MAX, at(8 * DAY)).await.unwrap();
 
     store.sweep_jobs(a_week(), at(8 * DAY), 100).await.unwrap();
 

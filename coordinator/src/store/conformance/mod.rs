@@ -107,6 +107,7 @@ macro_rules! conformance_suite {
                 a_sick_worker_is_released_by_a_person_or_a_restart
                 a_drained_worker_ends_what_it_runs_and_gets_nothing
                 what_is_known_of_a_waiting_job
+                x4_no_more_jobs_of_a_user_wait_than_may
             }
             arrays {
                 an_array_hands_out_its_jobs_one_by_one
@@ -192,6 +193,7 @@ pub(crate) fn a_job_with(ask: impl FnOnce(&mut CreateJob)) -> NewJob {
         request,
         submitter: a_user("ann"),
         idempotency: None,
+        waiting_max: u64::MAX,
     }
 }
 

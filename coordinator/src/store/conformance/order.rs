@@ -1,7 +1,8 @@
 //! Cases about which job goes to which worker, and when.
 
 use lull_shared::{
-    jobs::{AttemptEnding, JobState},
+    ids::JobId,
+    jobs::{AttemptEnding, JobFilter, JobState},
     workers::{SandboxLevel, WorkerState},
 };
 
@@ -12,6 +13,7 @@ use super::{
 use crate::{
     model::{Enrolment, NewJob, Submitter},
     scheduler::END_RULES,
+    store::StoreError,
 };
 use AttemptEnding::{CommandFailed, CouldNotRun, Succeeded};
 
@@ -224,4 +226,40 @@ pub(crate) async fn what_is_known_of_a_waiting_job(store: &Shared) {
     assert_eq!(facts.others[0].2, 3);
     assert_eq!(facts.workers.len(), 2);
     assert_eq!(facts.failed_on, []);
+}
+
+pub(crate) async fn x4_no_more_jobs_of_a_user_wait_than_may(store: &Shared) {
+    let worker = a_worker(store, "pc", SandboxLevel::L3).await;
+    let (ann, ben) = (a_user("ann"), a_user("ben"));
+    let new = |user: &Submitter, count: Option<u32>| NewJob {
+        submitter: user.clone(),
+        waiting_max: 3,
+        ..a_job_with(|request| request.count = count)
+    };
+    let is_full = async |job: NewJob| match store.create_job(job, at(0)).await {
+        Ok(_) => false,
+        Err(StoreError::QueueFull { waiting_max: 3 }) => true,
+        Err(other) => panic!("{other:?}"),
+    };
+    let single = submit(store, new(&ann, None)).await;
+    let array = submit(store, new(&ann, Some(2))).await;
+    assert!(is_full(new(&ann, None)).await, "the jobs of an array count one by one");
+    assert!(is_full(new(&ann, Some(2))).await);
+    assert!(!is_full(new(&ben, Some(3))).await, "others are not concerned");
+    assert_eq!(store.jobs(&JobFilter::default()).await.unwrap().counts.pending, 6);
+
+    // What runs does not wait, and what comes back does.
+    let running = claim(store, worker, 1, at(1)).await[0].key();
+    assert_eq!(running.job_id, single);
+    let next = submit(store, new(&ann, None)).await;
+    finish(store, worker, running, AttemptEnding::GivenBack, at(2)).await.unwrap();
+    assert!(is_full(new(&ann, None)).await);
+    store.cancel(next, at(3)).await.unwrap();
+    assert!(is_full(new(&ann, None)).await, "three wait as before");
+    store.cancel(array, at(3)).await.unwrap();
+    assert!(!is_full(new(&ann, Some(2))).await);
+
+    let ended = store.resubmit(next, JobId::generate(), ann, 3, at(4)).await;
+    assert!(matches!(ended, Err(StoreError::QueueFull { .. })), "{ended:?}");
+    store.resubmit(array, JobId::generate(), a_user("cat"), 3, at(4)).await.unwrap();
 }

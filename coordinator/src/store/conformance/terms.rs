@@ -183,7 +183,7 @@ pub(crate) async fn an_ended_job_is_submitted_again(store: &Shared) {
     run_one(store, worker, CommandFailed, at(1)).await;
 
     let id = JobId::generate();
-    let again = store.resubmit(old, id, a_user("ben"), at(2)).await.unwrap();
+    let again = store.resubmit(old, id, a_user("ben"), u64::MAX, at(2)).await.unwrap();
 
     assert_eq!(again.changes.ready.len(), 1);
     let (job, first) = (again.value, store.job(old).await.unwrap());
@@ -196,7 +196,7 @@ pub(crate) async fn an_ended_job_is_submitted_again(store: &Shared) {
 
 pub(crate) async fn a_job_that_has_not_ended_is_not_submitted_again(store: &Shared) {
     let old = submit(store, a_job()).await;
-    let refused = store.resubmit(old, JobId::generate(), a_user("ann"), at(2)).await;
+    let refused = store.resubmit(old, JobId::generate(), a_user("ann"), u64::MAX, at(2)).await;
     assert!(matches!(refused, Err(StoreError::Conflict(_))), "{refused:?}");
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use lull_shared::{
-    ids::{Digest, JobId},
+    ids::{Digest, JobId, TokenId},
     jobs::{CreateJob, Job, JobState, Requirements},
     time::Timestamp,
 };
@@ -75,6 +75,21 @@ pub(super) fn create(
         announce(connection, seq, changes)?;
     }
     Ok(Created { job: show::summary(connection, job.id)?, new: true })
+}
+
+/// Refuses what was just accepted when more jobs of the user wait now than may.
+pub(super) fn check_room(
+    connection: &Connection,
+    token_id: TokenId,
+    waiting_max: u64,
+) -> Result<(), StoreError> {
+    let waiting: u64 = connection
+        .prepare_cached("select waiting from users where token_id = ?1")?
+        .query_row([Col(token_id)], |row| row.get(0))?;
+    if waiting > waiting_max {
+        return Err(StoreError::QueueFull { waiting_max });
+    }
+    Ok(())
 }
 
 /// The row of whoever submits.

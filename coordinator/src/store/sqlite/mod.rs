@@ -140,7 +140,14 @@ impl StoreRead for SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn create_job(&self, job: NewJob, now: Timestamp) -> Result<Done<Created>, StoreError> {
-        self.change(move |db, changes| jobs::create(db, &job, now, changes)).await
+        self.change(move |db, changes| {
+            let created = jobs::create(db, &job, now, changes)?;
+            if created.new {
+                jobs::check_room(db, job.submitter.token_id, job.waiting_max)?;
+            }
+            Ok(created)
+        })
+        .await
     }
 
     async fn resubmit(
@@ -148,9 +155,14 @@ impl Store for SqliteStore {
         from: JobId,
         id: JobId,
         submitter: Submitter,
+        waiting_max: u64,
         now: Timestamp,
     ) -> Result<Done<Job>, StoreError> {
-        self.change(move |db, changes| jobs::resubmit(db, from, id, &submitter, now, changes)).await
+        self.change(move |db, changes| {
+            let job = jobs::resubmit(db, from, id, &submitter, now, changes)?;
+            jobs::check_room(db, submitter.token_id, waiting_max).map(|()| job)
+        })
+        .await
     }
 
     async fn claim(

@@ -1327,7 +1327,7 @@ export interface components {
          * @description What went wrong, in the terms of the caller. Clients branch on this and on nothing else.
          * @enum {string}
          */
-        ProblemKind: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "method_not_allowed" | "lease_lost" | "conflict" | "key_reused" | "offset_mismatch" | "too_large" | "archive_refused" | "file_missing" | "digest_mismatch" | "join_refused" | "direct_mode_off" | "rate_limited" | "disk_full" | "unavailable" | "timed_out" | "unreachable" | "internal" | "unknown";
+        ProblemKind: "invalid" | "unauthenticated" | "forbidden" | "not_found" | "method_not_allowed" | "lease_lost" | "conflict" | "submission_refused" | "key_reused" | "offset_mismatch" | "too_large" | "archive_refused" | "file_missing" | "digest_mismatch" | "join_refused" | "direct_mode_off" | "rate_limited" | "queue_full" | "disk_full" | "unavailable" | "timed_out" | "unreachable" | "internal" | "unknown";
         /** @description How the worker is to behave: reply to `POST /api/workers/register`. */
         RegisterReply: {
             /** @description The id it was registered under. */
@@ -1788,7 +1788,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `archive_refused` */
+            /** @description `submission_refused` or `archive_refused` */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -1797,7 +1797,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `rate_limited`: enough direct runs are under way */
+            /** @description `rate_limited`: enough direct runs are under way; `queue_full`: as many of the user's jobs wait as may wait */
             429: {
                 headers: {
                     [name: string]: unknown;
@@ -2311,8 +2311,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `key_reused`: the idempotency key was used for another submission; `file_missing` or `archive_refused` */
+            /** @description `submission_refused`: a value breaks a rule or a limit; `key_reused`: the idempotency key was used for another submission; `file_missing` or `archive_refused` */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `queue_full`: as many of the user's jobs wait as may wait */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2808,6 +2817,15 @@ export interface operations {
             };
             /** @description `too_large` */
             413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `queue_full`: as many of the user's jobs wait as may wait */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };
