@@ -99,7 +99,17 @@ pub async fn serve(
     fs::create_dir_all(data_dir)
         .with_context(|| format!("could not make the data folder {}", data_dir.display()))?;
     let _lock = FolderLock::acquire(data_dir)?;
-    let store = store::open(data_dir).context("could not open the database")?;
+    if let Some(kind) = store::network::file_system(data_dir) {
+        tracing::warn!(
+            file_system = %kind,
+            data_dir = %data_dir.display(),
+            "the data folder lies on a network file system, where neither locks nor commits are safe; \
+             use a disk of this machine"
+        );
+    }
+    let store = store::open(data_dir).with_context(|| {
+        format!("could not open the database {}", data_dir.join(store::DATABASE).display())
+    })?;
     let tls = Tls::open(data_dir, &config.names, Arc::clone(&clock))?;
     let state = open_state(&config, store, clock, shutdown.clone())?;
     let addresses = start::Addresses::of(&listeners, &config)?;

@@ -88,6 +88,7 @@ impl From<StoreError> for ApiError {
             StoreError::Unreachable(_) => Self::Failed(ProblemKind::Unavailable, error.into()),
             StoreError::Corrupt(_)
             | StoreError::NewerSchema { .. }
+            | StoreError::UpgradeFailed(_)
             | StoreError::FolderInUse(_) => Self::internal(error),
         }
     }

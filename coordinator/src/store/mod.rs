@@ -30,6 +30,7 @@ use crate::model::{
 };
 
 pub mod lock;
+pub mod network;
 pub mod sqlite;
 
 #[cfg(test)]
@@ -107,7 +108,10 @@ pub enum StoreError {
     #[error("the database does not answer")]
     Unreachable(#[source] Cause),
     /// What is stored cannot be read.
-    #[error("the database is damaged or not one of Lull")]
+    #[error(
+        "the database is damaged or not one of Lull; nothing was changed: restore a copy that \
+         `lull-coordinator backup` made, or name another data folder"
+    )]
     Corrupt(#[source] Cause),
     /// A newer version of Lull wrote the database.
     #[error(
@@ -120,8 +124,16 @@ pub enum StoreError {
         /// The newest schema this version knows.
         known: i32,
     },
+    /// The database of an older version could not be brought up to date.
+    #[error(
+        "the database could not be upgraded and is as it was before; \
+         a copy of it lies beside it, and the older version can go on with it"
+    )]
+    UpgradeFailed(#[source] Cause),
     /// Another coordinator serves this data folder.
-    #[error("another coordinator is running on the data folder {0}")]
+    #[error(
+        "another coordinator is running on the data folder {0}; stop it first, or name another folder with --data-dir"
+    )]
     FolderInUse(String),
 }
 
@@ -131,7 +143,7 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 /// Reads, open to every handler.
 #[async_trait]
 pub trait StoreRead: Send + Sync {
-    /// Fails unless the database answers.
+    /// Fails unless the database can be read and written.
     async fn ready(&self) -> Result<(), StoreError>;
 
     /// One job with its attempts, artifacts and the end of its output.

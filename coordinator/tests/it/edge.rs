@@ -145,6 +145,25 @@ async fn h4_json_that_is_deep_or_goes_on_after_its_end_is_refused() {
 }
 
 #[tokio::test]
+async fn c3_readiness_names_what_is_wrong_with_the_database_and_comes_back() {
+    let coordinator = TestCoordinator::start().await;
+    let ready = async || coordinator.request(Method::GET, "/readyz").send().await.unwrap();
+    assert_eq!(ready().await.status(), 200);
+    let other = rusqlite::Connection::open(coordinator.data.path().join("lull.db")).unwrap();
+    other.execute_batch("begin immediate").unwrap();
+
+    let refused = problem(ready().await).await;
+
+    assert_eq!((refused.kind, refused.status), (ProblemKind::Unavailable, 503));
+    assert_eq!(refused.detail.as_deref(), Some("the database does not answer"));
+    let lives = coordinator.request(Method::GET, "/healthz").send().await.unwrap();
+    assert_eq!(lives.status(), 200, "the process itself is well");
+    other.execute_batch("rollback").unwrap();
+    assert_eq!(ready().await.status(), 200);
+    coordinator.stop().await;
+}
+
+#[tokio::test]
 async fn browsers_get_their_rules_on_every_reply() {
     let coordinator = TestCoordinator::start().await;
     for path in ["/", "/healthz", "/api/jobs", "/api/docs"] {

@@ -53,7 +53,7 @@ async fn a_bad_form_creates_nothing() {
     assert_eq!(refused.kind, ProblemKind::ArchiveRefused);
     let with_command = || Form::new().text("commands", "true");
     for (form, kind) in [
-        (Form::new(), ProblemKind::SubmissionRefused),
+        (Form::new(), ProblemKind::Invalid),
         (Form::new().text("commands", " "), ProblemKind::SubmissionRefused),
         (with_command().text("mode", "sideways"), ProblemKind::Invalid),
         (with_command().text("surprise", "1"), ProblemKind::Invalid),

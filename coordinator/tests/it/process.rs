@@ -108,6 +108,59 @@ async fn c1_a_second_server_on_one_data_folder_is_refused() {
     assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8_lossy(&second.stderr);
     assert!(said.contains("another coordinator is running"), "{said}");
+    assert!(said.contains(data.path().to_str().unwrap()), "{said}");
+}
+
+#[tokio::test]
+async fn c2_a_database_that_cannot_be_served_is_refused_and_left_alone() {
+    type Spoil = fn(&Path);
+    let spoilt: [(&str, Spoil); 4] = [
+        ("start the newer version", |path| {
+            let later = "insert into refinery_schema_history (version, name, applied_on, checksum)
+                         values (9999, 'later', '', '1')";
+            rusqlite::Connection::open(path).unwrap().execute(later, []).map(drop).unwrap();
+        }),
+        ("damaged or not one of Lull", |path| {
+            std::fs::write(path, "a letter, not a database\n".repeat(1000)).unwrap();
+        }),
+        ("damaged or not one of Lull", |path| {
+            // The page where the list of tables begins.
+            let mut bytes = std::fs::read(path).unwrap();
+            bytes[100..4096].fill(0xff);
+            std::fs::write(path, bytes).unwrap();
+        }),
+        ("damaged or not one of Lull", |path| {
+            std::fs::remove_file(path).unwrap();
+            let other = rusqlite::Connection::open(path).unwrap();
+            other.execute_batch("create table songs (title text)").unwrap();
+        }),
+    ];
+    for (words, spoil) in spoilt {
+        let data = tempfile::tempdir().unwrap();
+        line(&run(&data, &["token", "--role", "viewer"]));
+        let path = data.path().join("lull.db");
+        // All of it in one file: what the log beside it holds would mend the damage.
+        let whole = "pragma journal_mode = delete";
+        let own = rusqlite::Connection::open(&path).unwrap();
+        own.query_row(whole, [], |_| Ok(())).unwrap();
+        drop(own);
+        spoil(&path);
+        let before = std::fs::read(&path).unwrap();
+
+        let log = data.path().join("log");
+        let child = command(data.path())
+            .args(["--listen", "127.0.0.1:0", "--log", "text"])
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let mut program = Program { child, ready: Value::Null };
+        let ended = eventually("it refuses", async || program.child.try_wait().unwrap()).await;
+
+        assert_eq!(ended.code(), Some(1));
+        let said = std::fs::read_to_string(&log).unwrap();
+        assert!(said.contains(words) && said.contains("lull.db"), "{said}");
+        assert!(std::fs::read(&path).unwrap() == before, "nothing was changed: {words}");
+    }
 }
 
 #[test]

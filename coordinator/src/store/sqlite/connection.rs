@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use refinery::Runner;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::backup;
@@ -26,6 +27,9 @@ const STATEMENTS_MAX: usize = 128;
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
     let mut connection = Connection::open(path)?;
     prepare(&connection)?;
+    let runner = embedded::migrations::runner();
+    // Before anything is written: what is not ours to change stays as it is.
+    refuse_foreign(&connection, &runner)?;
     // Replies leave after a commit, so a commit must be on the platter: NORMAL loses acknowledged rows
     // when the power fails. macOS needs a call of its own for that.
     connection
@@ -35,7 +39,7 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;
     // The writer checkpoints by itself, after the replies have left.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    migrate(&mut connection, path)?;
+    migrate(&mut connection, path, &runner)?;
     Ok(connection)
 }
 
@@ -54,14 +58,30 @@ fn prepare(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Brings the schema up to date. An older database is checked and copied first, so that there is a way back.
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    let runner = embedded::migrations::runner();
-    let known = runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or(0);
-    let found = schema_version(connection)?;
+/// The newest schema that the migrations lead to.
+fn newest(runner: &Runner) -> i32 {
+    runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or(0)
+}
+
+/// Refuses the database of a newer version and that of another program.
+fn refuse_foreign(connection: &Connection, runner: &Runner) -> Result<(), StoreError> {
+    let (found, known) = (schema_version(connection)?, newest(runner));
     if found > known {
         return Err(StoreError::NewerSchema { found, known });
     }
+    if found == 0 {
+        let tables = "select count(*) from sqlite_schema where name not like 'refinery%' and name not like 'sqlite%'";
+        let tables: u32 = connection.query_row(tables, [], |row| row.get(0))?;
+        if tables > 0 {
+            return Err(StoreError::Corrupt("it is the database of another program".into()));
+        }
+    }
+    Ok(())
+}
+
+/// Brings the schema up to date. An older database is checked and copied first, so that there is a way back.
+fn migrate(connection: &mut Connection, path: &Path, runner: &Runner) -> Result<(), StoreError> {
+    let (found, known) = (schema_version(connection)?, newest(runner));
     if found > 0 && found < known {
         backup::check(connection)?;
         let copy = path.with_extension(format!("schema-{found}.db"));
@@ -71,7 +91,7 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
         }
     }
     if found < known {
-        runner.run(connection).map_err(|error| StoreError::Unreachable(error.into()))?;
+        runner.run(connection).map_err(|error| StoreError::UpgradeFailed(error.into()))?;
     }
     Ok(())
 }
@@ -116,15 +136,97 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lull.db");
         let connection = open_for_writing(&path).unwrap();
+        // What a newer version may have chosen differently stays as it chose.
+        connection.pragma_update(None, "journal_mode", "delete").unwrap();
         let newer = "insert into refinery_schema_history (version, name, applied_on, checksum)
                      select max(version) + 1, 'later', applied_on, '1' from refinery_schema_history";
         connection.execute(newer, []).unwrap();
         drop(connection);
+        let before = std::fs::read(&path).unwrap();
 
         let error = open_for_writing(&path).unwrap_err();
 
         assert!(matches!(error, StoreError::NewerSchema { .. }), "{error:?}");
         assert!(error.to_string().contains("start the newer version"), "{error}");
+        assert!(std::fs::read(&path).unwrap() == before, "nothing was changed");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn c2_a_database_of_another_program_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lull.db");
+        let other = Connection::open(&path).unwrap();
+        other
+            .execute_batch("create table songs (title text); insert into songs values ('a')")
+            .unwrap();
+        drop(other);
+        let before = std::fs::read(&path).unwrap();
+
+        let error = open_for_writing(&path).unwrap_err();
+
+        assert!(matches!(error, StoreError::Corrupt(_)), "{error:?}");
+        assert!(std::fs::read(&path).unwrap() == before, "nothing was changed");
+    }
+
+    /// The migrations there are and one more.
+    fn with_later(sql: &str) -> Runner {
+        let mut migrations = embedded::migrations::runner().get_migrations().clone();
+        let version = newest(&embedded::migrations::runner()) + 1;
+        migrations
+            .push(refinery::Migration::unapplied(&format!("V{version}__later"), sql).unwrap());
+        Runner::new(&migrations)
+    }
+
+    #[test]
+    fn c2_an_upgrade_leaves_a_copy_from_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lull.db");
+        let mut connection = open_for_writing(&path).unwrap();
+        let was = schema_version(&connection).unwrap();
+
+        migrate(&mut connection, &path, &with_later("create table later (x)")).unwrap();
+
+        assert_eq!(schema_version(&connection).unwrap(), was + 1);
+        let copy = Connection::open(folder.path().join(format!("lull.schema-{was}.db"))).unwrap();
+        assert_eq!(schema_version(&copy).unwrap(), was);
+        backup::check(&copy).unwrap();
+    }
+
+    #[test]
+    fn c2_an_upgrade_that_fails_half_way_leaves_the_database_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lull.db");
+        let mut connection = open_for_writing(&path).unwrap();
+        let was = schema_version(&connection).unwrap();
+
+        let broken = with_later("create table half (x); create table jobs (x)");
+        let error = migrate(&mut connection, &path, &broken).unwrap_err();
+
+        assert!(matches!(error, StoreError::UpgradeFailed(_)), "{error:?}");
+        assert!(!connection.table_exists(None, "half").unwrap());
+        drop(connection);
+        assert_eq!(schema_version(&open_for_writing(&path).unwrap()).unwrap(), was);
+    }
+
+    #[test]
+    fn c2_a_damaged_database_is_not_upgraded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lull.db");
+        drop(open_for_writing(&path).unwrap());
+        let mut bytes = std::fs::read(&path).unwrap();
+        // The pages of tables, from the fourth on; the schema itself can still be read.
+        let page = 4096;
+        for byte in bytes.iter_mut().skip(page * 20) {
+            *byte = 0x5a;
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        let mut connection = Connection::open(&path).unwrap();
+
+        let error = migrate(&mut connection, &path, &with_later("create table later (x)"));
+
+        assert!(matches!(error, Err(StoreError::Corrupt(_))), "{error:?}");
+        assert!(std::fs::read(&path).unwrap() == bytes, "nothing was changed");
     }
 
     #[test]

@@ -73,7 +73,8 @@ impl SqliteStore {
 #[async_trait]
 impl StoreRead for SqliteStore {
     async fn ready(&self) -> Result<(), StoreError> {
-        self.readers.read(|db| Ok(db.query_row("select 1", [], |_| Ok(()))?)).await
+        self.readers.read(|db| Ok(db.query_row("select turn from turns", [], |_| Ok(()))?)).await?;
+        self.writer.ready().await
     }
 
     async fn job(&self, id: JobId) -> Result<Job, StoreError> {

@@ -100,6 +100,29 @@ async fn t16_a_full_disk_refuses_writes_and_still_reads() {
 }
 
 #[tokio::test]
+async fn c3_a_store_that_cannot_write_is_not_ready_until_it_can_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("lull.db")).unwrap();
+    store.ready().await.unwrap();
+    let execute = async |sql: &'static str| {
+        store.writer.write(|db| Ok(db.execute_batch(sql)?)).await.unwrap();
+    };
+    execute(
+        "create temp trigger no_jobs before insert on jobs begin select raise(abort, 'gone'); end;
+         create temp trigger no_turns before update on turns begin select raise(abort, 'gone'); end;",
+    )
+    .await;
+    let refused = store.create_job(a_job(), at(1)).await;
+    assert!(matches!(refused, Err(StoreError::Unreachable(_))), "{refused:?}");
+    for _ in 0..2 {
+        assert!(matches!(store.ready().await, Err(StoreError::Unreachable(_))));
+    }
+    execute("drop trigger no_jobs; drop trigger no_turns").await;
+    store.ready().await.unwrap();
+    store.create_job(a_job(), at(2)).await.unwrap();
+}
+
+#[tokio::test]
 async fn the_log_is_copied_back_while_writes_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());

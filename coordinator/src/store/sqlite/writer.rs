@@ -5,7 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::{AtomicI32, Ordering},
+        atomic::{AtomicI32, AtomicU64, Ordering},
     },
     thread,
 };
@@ -31,6 +31,10 @@ type Step = Box<dyn FnOnce(&Connection) -> (Reply, bool) + Send>;
 #[derive(Clone)]
 pub(super) struct Writer {
     steps: mpsc::Sender<Step>,
+    /// How many writes failed for reasons of the database itself.
+    failures: Arc<AtomicU64>,
+    /// How many of them a write that worked came after.
+    overcome: Arc<AtomicU64>,
 }
 
 impl Writer {
@@ -46,7 +50,7 @@ impl Writer {
             .name("lull-writer".to_owned())
             .spawn(move || run(&connection, queue, &log_pages))
             .map_err(|error| StoreError::Unreachable(error.into()))?;
-        Ok(Self { steps })
+        Ok(Self { steps, failures: Arc::default(), overcome: Arc::default() })
     }
 
     /// Does one write. Its reply means that it is on disk; an error means that it changed nothing.
@@ -66,7 +70,25 @@ impl Writer {
             (reply, keep)
         });
         self.steps.send(step).await.map_err(|_| stopped())?;
-        reply.await.map_err(|_| cut_off())?
+        let done = reply.await.map_err(|_| cut_off())?;
+        if let Err(StoreError::DiskFull(_) | StoreError::Unreachable(_) | StoreError::Corrupt(_)) =
+            &done
+        {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        done
+    }
+
+    /// Fails unless writing works. After a write that failed one is made to see whether the next will do; otherwise it
+    /// is enough that the database lets itself be written.
+    pub(super) async fn ready(&self) -> Result<(), StoreError> {
+        let failures = self.failures.load(Ordering::Relaxed);
+        if failures == self.overcome.load(Ordering::Relaxed) {
+            return self.write(|_| Ok(())).await;
+        }
+        self.write(|db| Ok(execute(db, "update turns set turn = turn")?)).await?;
+        self.overcome.store(failures, Ordering::Relaxed);
+        Ok(())
     }
 }
 

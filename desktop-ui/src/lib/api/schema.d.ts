@@ -561,7 +561,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Whether requests can be served: the database answers and no shutdown is under way. */
+        /**
+         * Whether requests can be served: the database can be read and written, and no shutdown is under way.
+         * @description When it cannot, the reply says why, and the same request succeeds once it can again.
+         */
         get: operations["check_readiness"];
         put?: never;
         post?: never;
@@ -3750,8 +3753,17 @@ export interface operations {
                     "text/plain": string;
                 };
             };
-            /** @description `unavailable` */
+            /** @description `unavailable`: the database does not answer, or a shutdown is under way */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `disk_full` */
+            507: {
                 headers: {
                     [name: string]: unknown;
                 };
