@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::StreamExt as _;
 use lull_bench::{
     pool::Pool,
@@ -80,6 +81,41 @@ async fn output_arrives_while_the_command_still_runs() {
     let status = within("lull's end", following.wait()).await.unwrap();
     assert_eq!(status.code(), Some(130));
     assert_eq!(client.job_status(job.job_id).await.unwrap().status, JobState::Cancelled);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn l1_a_flood_without_a_newline_is_cut_counted_and_takes_no_memory() {
+    const BYTES: u64 = 60_000_000;
+    let mut pool = Pool::start(&[]).unwrap();
+    pool.start_worker(&[]).unwrap();
+    let client = pool.client(Role::Submitter).unwrap();
+    let idle = pool.worker(0).peak_memory_bytes().unwrap();
+
+    let flood = format!("yes | tr -d '\\n' | head -c {BYTES}; echo the end");
+    let job = submit(&client, &[&flood]).await;
+    eventually("the job has ended", async || {
+        client.job_status(job).await.unwrap().status == JobState::Completed
+    })
+    .await;
+
+    let mut events = client.follow_output(job, OutputView::Raw);
+    let (mut kept, mut dropped) = (0, 0);
+    while let Some(event) = events.next().await {
+        match event.unwrap() {
+            OutputEvent::Output { data, .. } => kept += STANDARD.decode(data).unwrap().len() as u64,
+            OutputEvent::Dropped { bytes, .. } => dropped += bytes,
+            OutputEvent::Started { .. }
+            | OutputEvent::Requeued { .. }
+            | OutputEvent::Ended { .. } => {}
+        }
+    }
+    assert_eq!(kept + dropped, BYTES + 8);
+    assert!((14 << 20..18 << 20).contains(&kept), "{kept} bytes are kept");
+    let shown = client.job_status(job).await.unwrap().stdout.unwrap();
+    assert!(shown.ends_with("the end\n"));
+    let grown = pool.worker(0).peak_memory_bytes().unwrap() - idle;
+    assert!(grown < 32 << 20, "the worker grew by {grown} bytes");
 }
 
 #[tokio::test]

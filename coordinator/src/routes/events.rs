@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_output_is_carried_as_it_came() {
+    fn l2_raw_output_is_carried_as_it_came() {
         let mut form = Form::new(OutputView::Raw);
         assert_eq!(data(&form.of(output(b"\x1b]0;title\x07\xff"))), "G10wO3RpdGxlB/8=");
     }

@@ -6,7 +6,13 @@
 //! - Waking is a hint and never the truth: a woken worker claims in the store like any other. A hint
 //!   that got lost is made good by [`Scheduler::reap`], once a second.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use lull_shared::{
@@ -47,6 +53,7 @@ mod settings;
 pub use feed::{Feed, FeedCursor};
 pub use follow::Follower;
 pub use settings::Settings;
+use settings::{DUE_MAX, EXPIRED_MAX, USED_EVERY, WAKES_MAX};
 
 /// The rules by which jobs are handed out.
 pub const CLAIM_RULES: ClaimRules =
@@ -55,16 +62,6 @@ pub const CLAIM_RULES: ClaimRules =
 /// The rules by which attempts end.
 pub const END_RULES: EndRules =
     EndRules { retry: retry::after_attempt, health: health::after_attempt };
-
-/// The most jobs for which one pass of the reaper wakes workers, for each class of requirements.
-const WAKES_MAX: u32 = 256;
-/// The most leases that one transaction of the reaper ends.
-const EXPIRED_MAX: u32 = 256;
-/// The most that falls due by the clock which one transaction of the reaper does.
-const DUE_MAX: u32 = 256;
-
-/// A token's last use is noted this exactly.
-const USED_EVERY: Duration = Duration::from_secs(60);
 
 /// Decides and writes. Shared by every handler; clones are the same scheduler.
 #[derive(Clone)]
@@ -75,6 +72,8 @@ pub struct Scheduler {
     waiting: Arc<dispatch::Waiting>,
     followers: Arc<follow::Followers>,
     feed: Arc<Feed>,
+    /// The time of the last pass of the reaper.
+    reaped_at: Arc<AtomicI64>,
 }
 
 impl Scheduler {
@@ -83,7 +82,9 @@ impl Scheduler {
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, settings: Settings) -> Self {
         let feed = Arc::new(Feed::new(clock.now().as_millis().cast_unsigned()));
         let (waiting, followers) = (Arc::default(), Arc::default());
-        Self { store, clock, settings, waiting, followers, feed }
+        // A clock that was set back while nothing ran here is noticed at the first pass.
+        let reaped_at = Arc::new(AtomicI64::new(i64::MAX));
+        Self { store, clock, settings, waiting, followers, feed, reaped_at }
     }
 
     /// What changes in the pool.
@@ -436,6 +437,9 @@ impl Scheduler {
     /// The store's own.
     pub async fn reap(&self) -> Result<(), StoreError> {
         let now = self.now();
+        if now.as_millis() < self.reaped_at.swap(now.as_millis(), Ordering::Relaxed) {
+            self.store.set_right(now, self.settings.lease, retry::RETRY_PAUSE_MAX).await?;
+        }
         loop {
             let ended = self.tell(self.store.expire(now, EXPIRED_MAX, END_RULES).await?);
             log_given_up(&ended);

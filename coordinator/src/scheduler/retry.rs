@@ -18,7 +18,7 @@ const COULD_NOT_RUN_PAUSE: Duration = Duration::from_secs(1);
 /// The first pause after a command failed by itself; each further one is twice as long…
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// …up to this one.
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10 * 60);
+pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// Decides what follows an attempt.
 ///

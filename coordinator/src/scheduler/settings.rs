@@ -1,4 +1,4 @@
-//! What the scheduler is told once, at the start.
+//! What the scheduler is told once, at the start, and the limits it sets itself.
 
 use std::time::Duration;
 
@@ -22,3 +22,13 @@ impl Default for Settings {
         }
     }
 }
+
+/// The most jobs for which one pass of the reaper wakes workers, for each class of requirements.
+pub(super) const WAKES_MAX: u32 = 256;
+/// The most leases that one transaction of the reaper ends.
+pub(super) const EXPIRED_MAX: u32 = 256;
+/// The most that falls due by the clock which one transaction of the reaper does.
+pub(super) const DUE_MAX: u32 = 256;
+
+/// A token's last use is noted this exactly.
+pub(super) const USED_EVERY: Duration = Duration::from_secs(60);

@@ -299,6 +299,15 @@ pub trait Store: StoreRead {
         rules: EndRules,
     ) -> Result<Done<Vec<EndedAttempt>>, StoreError>;
 
+    /// Brings near again what lies further ahead than it can: the ends of leases (`lease`) and of pauses (`pause`), and
+    /// workers heard of in the future. That happens when the clock was set back.
+    async fn set_right(
+        &self,
+        now: Timestamp,
+        lease: Duration,
+        pause: Duration,
+    ) -> Result<(), StoreError>;
+
     /// Does what falls due by the clock alone, up to about `limit` of it: ends pauses, fails what waited too long,
     /// tells those who wait for ended jobs. Gives whether there may be more.
     async fn tick(&self, now: Timestamp, limit: u32) -> Result<Done<bool>, StoreError>;

@@ -94,6 +94,36 @@ async fn a_follower_sees_everything_from_the_first_byte_to_the_end() {
 }
 
 #[tokio::test]
+async fn l2_bytes_that_are_no_text_are_kept_and_shown_all_the_same() {
+    let coordinator = TestCoordinator::start().await;
+    let user = coordinator.client(Role::Submitter).await;
+    let worker = coordinator.worker("w").await;
+    let job = submit(&user).await;
+    worker.claim(5).await.expect("the queue has one job");
+    // A character in two pieces, bytes of none, half of a pair, NUL, and one that never ends.
+    let pieces: [&[u8]; 4] = [b"gr\xc3", b"\xb6n \xff\xfe", b"\xed\xa0\x80\0 e", b"nd\xe2\x82"];
+    let mut offset = 0;
+    for piece in pieces {
+        offset = append(&worker, job, offset, piece).await.unwrap();
+    }
+    finish(&worker, job).await;
+
+    assert_eq!(user.output_bytes(&stdout(job)).await.unwrap(), pieces.concat());
+    let mut shown = String::new();
+    let mut events = user.follow_output(job, OutputView::Terminal);
+    while let Some(event) = events.next().await {
+        if let OutputEvent::Output { data, .. } = event.unwrap() {
+            shown.push_str(&data);
+        }
+    }
+    assert!(shown.starts_with("gr\u{f6}n \u{fffd}\u{fffd}"), "{shown:?}");
+    assert!(shown.contains(" end") && !shown.contains('\0'), "{shown:?}");
+    let listed = user.job_status(job).await.unwrap().stdout.unwrap();
+    assert!(listed.starts_with("gr\u{f6}n ") && listed.contains(" end"), "{listed:?}");
+    coordinator.stop().await;
+}
+
+#[tokio::test]
 async fn a_follower_resumes_after_the_last_id_it_saw() {
     let coordinator = TestCoordinator::start().await;
     let user = coordinator.client(Role::Submitter).await;

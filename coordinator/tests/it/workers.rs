@@ -6,6 +6,7 @@ use lull_shared::{
     credentials::{BearerToken, Role},
     ids::WorkerId,
     jobs::{FailureKind, JobState, ReportFailure, SubmitResult},
+    output::{AppendQuery, Stream},
     problem::ProblemKind,
     workers::{Heartbeat, WorkerState},
 };
@@ -117,14 +118,98 @@ async fn a_job_outlives_its_worker_and_the_late_result_changes_nothing() {
 }
 
 #[tokio::test]
-async fn another_worker_s_attempt_is_not_its_to_report() {
+async fn s2_an_attempt_that_is_another_s_or_never_was_changes_nothing() {
     let coordinator = TestCoordinator::start().await;
     let user = coordinator.client(Role::Submitter).await;
     let (holder, other) = (coordinator.worker("holder").await, coordinator.worker("other").await);
     let job = submit(&user).await;
     let claimed = holder.claim(5).await.expect("the queue has one job");
-    let forged = other.client.submit_result(&result(job, claimed.attempt)).await.unwrap_err();
-    assert_eq!(forged.kind(), ProblemKind::LeaseLost);
+    let before = user.job_status(job).await.unwrap();
+    for (sender, attempt) in [(&other, 1), (&other, 2), (&holder, 2), (&holder, 0)] {
+        let forged = sender.client.submit_result(&result(job, attempt)).await.unwrap_err();
+        assert_eq!(forged.to_problem().status, 409);
+        assert_eq!(forged.kind(), ProblemKind::LeaseLost);
+        let report = ReportFailure {
+            job_id: job,
+            attempt,
+            kind: FailureKind::ExecFailed,
+            error_message: "mine now".to_owned(),
+        };
+        let forged = sender.client.report_failure(&report).await.unwrap_err();
+        assert_eq!(forged.kind(), ProblemKind::LeaseLost);
+        let query = AppendQuery { job_id: job, attempt, stream: Stream::Stdout, offset: 0 };
+        let forged = sender.client.stream_output(&query, "lies".into()).await.unwrap_err();
+        assert_eq!(forged.kind(), ProblemKind::LeaseLost);
+    }
+    let beat = Heartbeat {
+        worker_id: other.id,
+        status: WorkerState::Working,
+        reason: None,
+        running: vec![claimed.key()],
+    };
+    assert_eq!(other.client.heartbeat(&beat).await.unwrap().lost, [claimed.key()]);
+    assert_eq!(user.job_status(job).await.unwrap(), before);
+    let done = holder.client.submit_result(&result(job, claimed.attempt)).await.unwrap();
+    assert_eq!(done.status, JobState::Completed);
+}
+
+#[tokio::test]
+async fn s3_a_result_that_comes_again_is_recorded_once() {
+    let coordinator = TestCoordinator::start().await;
+    let user = coordinator.client(Role::Submitter).await;
+    let worker = coordinator.worker("pc").await;
+    let job = submit(&user).await;
+    worker.claim(5).await.expect("the queue has one job");
+    let first = worker.client.submit_result(&result(job, 1)).await.unwrap();
+    let recorded = user.job_status(job).await.unwrap();
+
+    coordinator.clock.advance(Duration::from_secs(5));
+    assert_eq!(worker.client.submit_result(&result(job, 1)).await.unwrap(), first);
+    assert_eq!(user.job_status(job).await.unwrap(), recorded);
+    let other = SubmitResult { exit_code: Some(1), ..result(job, 1) };
+    let refused = worker.client.submit_result(&other).await.unwrap_err();
+    assert_eq!(refused.kind(), ProblemKind::LeaseLost, "another result is another report");
+    assert_eq!(user.job_status(job).await.unwrap(), recorded);
+}
+
+#[tokio::test]
+async fn s1_a_clock_that_leaps_ahead_loses_no_job_and_no_result() {
+    let coordinator = TestCoordinator::start().await;
+    let user = coordinator.client(Role::Submitter).await;
+    let worker = coordinator.worker("pc").await;
+    let job = submit(&user).await;
+    let claimed = worker.claim(5).await.expect("the queue has one job");
+    coordinator.clock.advance(Duration::from_secs(8 * 60 * 60));
+    eventually("its lease ran out", async || {
+        user.job_status(job).await.ok().filter(|job| job.status == JobState::Pending)
+    })
+    .await;
+    let beat = Heartbeat {
+        worker_id: worker.id,
+        status: WorkerState::Working,
+        reason: None,
+        running: vec![claimed.key()],
+    };
+    assert_eq!(worker.client.heartbeat(&beat).await.unwrap().lost, []);
+    let done = worker.client.submit_result(&result(job, 1)).await.unwrap();
+    assert_eq!(done.status, JobState::Completed);
+    assert_eq!(user.job_status(job).await.unwrap().attempts.len(), 1);
+}
+
+#[tokio::test]
+async fn s1_a_clock_that_is_set_back_keeps_no_job_from_another_worker() {
+    let coordinator = TestCoordinator::start().await;
+    let user = coordinator.client(Role::Submitter).await;
+    let (silent, other) = (coordinator.worker("silent").await, coordinator.worker("other").await);
+    let job = submit(&user).await;
+    silent.claim(5).await.expect("the queue has one job");
+    coordinator.clock.set_back(Duration::from_secs(24 * 60 * 60));
+    let again = eventually("another one has it long before a day is over", async || {
+        coordinator.clock.advance(Duration::from_secs(5));
+        other.claim(0).await
+    })
+    .await;
+    assert_eq!((again.job_id, again.attempt), (job, 2));
 }
 
 #[tokio::test]

@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn memory_is_bounded_while_nobody_takes_the_output() {
+    async fn l1_memory_is_bounded_while_nobody_takes_the_output() {
         let stage = Stage::set();
         stage.coordinator.now().away = true;
         let chunk = Bytes::from(vec![b'x'; 64 * 1024]);

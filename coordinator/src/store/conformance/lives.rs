@@ -229,7 +229,7 @@ pub(crate) async fn a_lease_runs_out_only_when_its_time_has_come(store: &Shared)
     assert_eq!(expire(store, at(60)).await, []);
 }
 
-pub(crate) async fn a_late_result_counts_while_no_newer_attempt_has_begun(store: &Shared) {
+pub(crate) async fn s1_a_late_result_counts_while_no_newer_attempt_has_begun(store: &Shared) {
     let (one, two) = two_workers(store).await;
     let id = submit(store, a_job()).await;
     let key = claim_one(store, one, at(0)).await;

@@ -60,7 +60,7 @@ macro_rules! conformance_suite {
                 s3_the_same_report_again_gets_the_same_reply
                 another_report_of_an_ended_attempt_is_refused
                 a_lease_runs_out_only_when_its_time_has_come
-                a_late_result_counts_while_no_newer_attempt_has_begun
+                s1_a_late_result_counts_while_no_newer_attempt_has_begun
                 a_late_heartbeat_takes_the_job_back
                 a_late_result_of_a_job_that_failed_for_good_is_refused
                 a_job_that_loses_too_many_workers_fails
@@ -91,6 +91,7 @@ macro_rules! conformance_suite {
                 a_job_after_ended_ones_starts_or_fails_at_once
                 a_job_after_an_unknown_one_is_refused
                 many_waiting_jobs_are_told_in_steps
+                s1_a_clock_that_was_set_back_keeps_nothing_waiting
                 an_ended_job_is_submitted_again
                 a_job_that_has_not_ended_is_not_submitted_again
                 every_change_is_told
@@ -132,11 +133,11 @@ macro_rules! conformance_suite {
                 blobs_are_kept_while_something_refers_to_them
             }
             output {
-                output_is_kept_as_it_came
+                l2_output_is_kept_as_it_came
                 bytes_that_are_stored_already_are_skipped
                 a_gap_in_the_output_is_refused
                 output_of_a_stale_attempt_is_refused
-                of_a_long_stream_head_and_tail_are_kept
+                l1_of_a_long_stream_head_and_tail_are_kept_and_the_rest_is_counted
                 a_follower_that_fell_behind_learns_what_it_missed
                 a_follower_sees_everything_in_the_order_it_happened
                 a_follower_goes_on_where_it_was

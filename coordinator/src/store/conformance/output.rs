@@ -19,7 +19,7 @@ use crate::{
 const ALL: usize = usize::MAX;
 const MIB: u64 = 1024 * 1024;
 
-pub(crate) async fn output_is_kept_as_it_came(store: &Shared) {
+pub(crate) async fn l2_output_is_kept_as_it_came(store: &Shared) {
     let (id, worker, key) = running(store).await;
     let raw = b"\x00\xff\x1b[31m no newline";
     assert_eq!(append(store, worker, key, Stdout, 0, raw).await.unwrap(), 18);
@@ -63,7 +63,9 @@ pub(crate) async fn output_of_a_stale_attempt_is_refused(store: &Shared) {
     assert!(store.output(id, Some(1), Stdout, 0).await.unwrap().bytes.is_empty());
 }
 
-pub(crate) async fn of_a_long_stream_head_and_tail_are_kept(store: &Shared) {
+pub(crate) async fn l1_of_a_long_stream_head_and_tail_are_kept_and_the_rest_is_counted(
+    store: &Shared,
+) {
     let (id, worker, key) = running(store).await;
     let total = HEAD_BYTES + TAIL_BYTES + 4 * MIB;
     fill(store, worker, key, total).await;

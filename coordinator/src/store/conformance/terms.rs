@@ -1,16 +1,18 @@
 //! Cases about what a submission can ask for: retries, waiting at most so long, holding, waiting for others.
 
+use std::time::Duration;
+
 use lull_shared::{
     ids::JobId,
     jobs::{AttemptEnding, JobState},
-    workers::SandboxLevel,
+    workers::{SandboxLevel, WorkerState},
 };
 
 use super::{
-    Shared, a_job, a_job_with, a_user, a_worker, at, claim, claim_one, expire, finish, run_one,
-    state_of, submit, tick, two_workers,
+    LEASE, Shared, a_job, a_job_with, a_user, a_worker, alive, at, claim, claim_one, expire,
+    finish, run_one, state_of, submit, tick, two_workers,
 };
-use crate::store::StoreError;
+use crate::{scheduler::END_RULES, store::StoreError};
 use AttemptEnding::{CommandFailed, Succeeded, TimedOut};
 use JobState::{Cancelled, Completed, Failed, Pending, Running};
 
@@ -215,7 +217,7 @@ pub(crate) async fn every_change_is_told(store: &Shared) {
     let claimed = store.claim(offer, rules, at(1), super::LEASE).await.unwrap();
     assert_eq!(states(&claimed.changes), [(id, Running)]);
 
-    let expired = store.expire(at(100), 9, crate::scheduler::END_RULES).await.unwrap();
+    let expired = store.expire(at(100), 9, END_RULES).await.unwrap();
     assert_eq!(states(&expired.changes), [(id, Pending)]);
     assert_eq!(expired.changes.ready.len(), 1);
 
@@ -226,4 +228,25 @@ pub(crate) async fn every_change_is_told(store: &Shared) {
 
 fn after(jobs: &[JobId]) -> crate::model::NewJob {
     a_job_with(|request| request.after = jobs.to_vec())
+}
+
+pub(crate) async fn s1_a_clock_that_was_set_back_keeps_nothing_waiting(store: &Shared) {
+    const DAY: i64 = 24 * 60 * 60;
+    let worker = a_worker(store, "pc", SandboxLevel::L3).await;
+    let paused = submit(store, a_job_with(|request| request.retries = 1)).await;
+    let key = claim_one(store, worker, at(DAY)).await;
+    finish(store, worker, key, AttemptEnding::CommandFailed, at(DAY)).await.unwrap();
+    let held = submit(store, a_job()).await;
+    let lease = claim_one(store, worker, at(DAY)).await;
+
+    let pause = Duration::from_secs(600);
+    store.set_right(at(0), LEASE, pause).await.unwrap();
+
+    assert_eq!(store.workers(at(31)).await.unwrap()[0].status, WorkerState::Offline);
+    assert_eq!(expire(store, at(59)).await, []);
+    store.heartbeat(alive(worker, &[lease]), at(59), LEASE, END_RULES).await.unwrap();
+    assert_eq!(expire(store, at(118)).await, []);
+    assert_eq!(expire(store, at(119)).await[0].key.job_id, held);
+    tick(store, at(600)).await;
+    assert!(claim(store, worker, 9, at(600)).await.iter().any(|job| job.job_id == paused));
 }

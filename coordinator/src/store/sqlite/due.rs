@@ -1,5 +1,7 @@
 //! What falls due by the clock alone: pauses that end, jobs that waited too long, and those who wait for ended jobs.
 
+use std::time::Duration;
+
 use lull_shared::time::Timestamp;
 use rusqlite::Connection;
 
@@ -26,4 +28,26 @@ pub(super) fn tick(
     }
     let told = dependencies::tell_rest(connection, limit, now, changes)?;
     Ok(told >= limit || late.len() >= limit as usize)
+}
+
+/// Brings near again what lies further ahead than it can, after the clock was set back.
+pub(super) fn set_right(
+    connection: &Connection,
+    now: Timestamp,
+    lease: Duration,
+    pause: Duration,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("update jobs set lease_expires_at = ?1 where lease_expires_at > ?1")?
+        .execute([Col(now + lease)])?;
+    connection
+        .prepare_cached(
+            "update jobs set not_before = ?1
+              where state = 'pending' and not_before > 0 and not_before > ?1",
+        )?
+        .execute([Col(now + pause)])?;
+    connection
+        .prepare_cached("update workers set last_heartbeat = ?1 where last_heartbeat > ?1")?
+        .execute([Col(now)])?;
+    Ok(())
 }

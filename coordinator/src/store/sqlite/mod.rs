@@ -270,6 +270,15 @@ impl Store for SqliteStore {
         self.change(move |db, changes| leases::expire(db, now, limit, rules, changes)).await
     }
 
+    async fn set_right(
+        &self,
+        now: Timestamp,
+        lease: Duration,
+        pause: Duration,
+    ) -> Result<(), StoreError> {
+        self.writer.write(move |db| due::set_right(db, now, lease, pause)).await
+    }
+
     async fn tick(&self, now: Timestamp, limit: u32) -> Result<Done<bool>, StoreError> {
         self.change(move |db, changes| due::tick(db, now, limit, changes)).await
     }
