@@ -81,6 +81,47 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_diagram_is_the_table() {
+        let document = include_str!("../../docs/jobs.md");
+        let diagram = document.split("```mermaid").nth(1).unwrap().split("```").next().unwrap();
+        let mut drawn = Vec::new();
+        for line in diagram.lines().filter(|line| line.contains("-->")) {
+            let (edge, steps) = line.split_once(':').unwrap_or((line, ""));
+            let (from, to) = edge.split_once("-->").unwrap();
+            match (JobState::from_name(from.trim()), JobState::from_name(to.trim())) {
+                (Some(from), Some(to)) => {
+                    drawn.extend(steps.split(',').map(|step| (from, step.trim().to_owned(), to)));
+                }
+                (None, Some(first)) => assert_eq!(first, JobState::Pending, "{line}"),
+                (Some(last), None) => assert!(last.is_terminal(), "{line}"),
+                (None, None) => panic!("{line}"),
+            }
+        }
+        let mut table: Vec<_> = JobState::ALL
+            .into_iter()
+            .flat_map(|state| Step::ALL.map(|step| (state, step)))
+            .filter_map(|(state, step)| Some((state, words(step), after(state, step)?)))
+            .collect();
+        let key =
+            |edge: &(JobState, String, JobState)| (edge.0.name(), edge.1.clone(), edge.2.name());
+        drawn.sort_by_key(key);
+        table.sort_by_key(key);
+        assert_eq!(drawn, table);
+    }
+
+    /// `TakeBack` is "take back".
+    fn words(step: Step) -> String {
+        let mut words = String::new();
+        for letter in format!("{step:?}").chars() {
+            if letter.is_uppercase() && !words.is_empty() {
+                words.push(' ');
+            }
+            words.extend(letter.to_lowercase());
+        }
+        words
+    }
+
+    #[test]
     fn every_last_state_can_be_reached_from_the_first() {
         let mut reached = vec![JobState::Pending];
         let mut looked_at = 0;

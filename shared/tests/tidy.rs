@@ -99,6 +99,27 @@ fn the_links_between_documents_lead_somewhere() {
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
 }
 
+/// A promise is held by a test or it is none.
+#[test]
+fn the_tests_that_hold_the_promises_exist() {
+    let promises = fs::read_to_string(repository().join("docs/promises.md")).unwrap();
+    let mut missing = Vec::new();
+    let mut named = 0;
+    for name in promises.split('`').skip(1).step_by(2).filter(|name| name.contains("::")) {
+        let (path, test) = name.split_once("::").unwrap();
+        let text = fs::read_to_string(repository().join(path)).unwrap_or_default();
+        if !text.contains(&format!("fn {test}(")) {
+            missing.push(name);
+        }
+        named += 1;
+    }
+    assert!(missing.is_empty(), "\n{}", missing.join("\n"));
+    assert!(named >= 30, "only {named} tests were found in the document");
+    for number in 1..=5 {
+        assert!(promises.contains(&format!("## P{number}. ")), "P{number} is missing");
+    }
+}
+
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }

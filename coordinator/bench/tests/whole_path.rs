@@ -85,6 +85,35 @@ async fn output_arrives_while_the_command_still_runs() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
+async fn a_cancelled_job_is_dead_within_ten_seconds() {
+    let mut pool = Pool::start(&[]).unwrap();
+    pool.start_worker(&[]).unwrap();
+    let client = pool.client(Role::Submitter).unwrap();
+    let mark = "sleep\0987654";
+    let job = submit(&client, &["setsid sleep 987654 & sleep 987654"]).await;
+    eventually("both processes run", async || processes(mark) == 2).await;
+
+    let asked = Instant::now();
+    client.cancel_job(job).await.unwrap();
+    eventually("both are dead", async || processes(mark) == 0).await;
+    assert!(asked.elapsed() <= Duration::from_secs(10), "{:?}", asked.elapsed());
+    eventually("it ended", async || {
+        client.job_status(job).await.unwrap().status == JobState::Cancelled
+    })
+    .await;
+    assert_eq!(client.job_status(job).await.unwrap().attempts.len(), 1);
+}
+
+/// How many processes have a command line that begins like this.
+#[cfg(target_os = "linux")]
+fn processes(command: &str) -> usize {
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let lines = all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(|line| line.starts_with(command.as_bytes())).count()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
 async fn l1_a_flood_without_a_newline_is_cut_counted_and_takes_no_memory() {
     const BYTES: u64 = 60_000_000;
     let mut pool = Pool::start(&[]).unwrap();
