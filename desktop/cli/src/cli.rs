@@ -89,6 +89,34 @@ mod tests {
     }
 
     #[test]
+    fn every_command_and_option_is_in_the_documents() {
+        let quick = include_str!("../../../docs/quick-reference.md");
+        let jobs = include_str!("../../../docs/jobs.md");
+        let mut missing = Vec::new();
+        let mut check = |document: &str, words: String| {
+            let ends =
+                |rest: &str| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-');
+            if !document.split(&words).skip(1).any(ends) {
+                missing.push(words);
+            }
+        };
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            check(quick, format!("lull {name}"));
+            for part in command.get_subcommands() {
+                check(quick, format!("lull {name} {}", part.get_name()));
+            }
+            for option in command.get_arguments().filter_map(clap::Arg::get_long) {
+                check(quick, format!("--{option}"));
+                if name == "submit" {
+                    check(jobs, format!("--{option}"));
+                }
+            }
+        }
+        assert!(missing.is_empty(), "{missing:#?}");
+    }
+
+    #[test]
     fn json_may_stand_before_and_after_the_command() {
         for line in [["lull", "--json", "jobs"], ["lull", "jobs", "--json"]] {
             assert!(Cli::parse_from(line).json, "{line:?}");
