@@ -6,6 +6,7 @@ const COMMANDS: &[&str] = &[
     "sign_out",
     "api_request",
     "follow_output",
+    "follow_pool",
     "stop_following",
     "pick_files",
     "upload_picked",

@@ -317,7 +317,7 @@ describe('a pool without PCs', () => {
     await page.getByText('lull-coordinator join-code').waitFor();
     await page.getByRole('link', { name: 'Terminal', exact: true }).click();
     await type(page, 'echo at last');
-    await page.getByText(/none has joined this pool yet/).waitFor();
+    await page.getByText(/No PC has joined the pool yet/).waitFor();
     await stage.worker('late');
     await showsState(page, 'Completed');
     await sees(page, 'at last');
@@ -344,5 +344,94 @@ describe('a pool without PCs', () => {
     await page.unroute('**/api/**');
     await page.getByRole('table').waitFor();
     assert.equal(await page.getByRole('alert').count(), 0);
+  });
+
+  test('more options ask what the coordinator then says, and a wrong one is named', async () => {
+    let page = await stage.signedIn(token);
+    await page.getByRole('button', { name: 'More options' }).click();
+    let dialog = page.getByRole('dialog', { name: 'More options' });
+    await dialog.getByLabel('May run for').fill('soon');
+    await dialog.getByRole('button', { name: 'Done' }).click();
+    await dialog.getByRole('alert').getByText('May run for cannot be used').waitFor();
+    await dialog.getByLabel('May run for').fill('10m');
+    await dialog.getByLabel('Name', { exact: false }).first().fill('picky');
+    await dialog.getByLabel('Labels').fill('gpu');
+    await dialog.getByRole('button', { name: 'Done' }).click();
+    await page.getByLabel('3 chosen').waitFor();
+    await isAccessible(page, 'the terminal with options');
+    await type(page, 'echo never');
+    await page.getByText(/label gpu/).waitFor();
+    await page.getByRole('link', { name: 'Jobs', exact: true }).click();
+    await page.getByRole('link', { name: 'picky' }).click();
+    await page.getByRole('heading', { name: 'Why it waits' }).waitFor();
+    await page
+      .getByText(/label gpu/)
+      .first()
+      .waitFor();
+    await page.getByText('10 min').waitFor();
+    await isAccessible(page, 'a job that waits');
+    await page.getByRole('button', { name: 'Hold' }).click();
+    await page.getByText('It is held. Release it to let it run.').waitFor();
+    await page.getByRole('button', { name: 'Release' }).click();
+    await page
+      .getByText(/label gpu/)
+      .first()
+      .waitFor();
+    await page.getByRole('button', { name: 'Cancel' }).click();
+    await page.getByRole('button', { name: 'Run again' }).click();
+    await page.getByText('Repeats').waitFor();
+    await page.getByRole('button', { name: 'Cancel' }).click();
+    await page.getByRole('status').getByText('Cancelled').waitFor();
+  });
+
+  test('an array shows how its jobs stand, and each of them has its page', async () => {
+    let page = await stage.signedIn(token);
+    await page.getByRole('button', { name: 'More options' }).click();
+    let dialog = page.getByRole('dialog', { name: 'More options' });
+    await dialog.getByLabel('Or one for each item').fill('north\nsouth\neast');
+    await page.keyboard.press('Escape');
+    await type(page, 'echo "bound for $LULL_ITEM"; test "$LULL_ITEM" != south');
+    await page.getByText('3 of 3').waitFor();
+    await showsState(page, 'Failed');
+    await page.getByRole('link', { name: 'Jobs', exact: true }).click();
+    await page.getByText('array of 3').first().waitFor();
+    await page
+      .getByRole('link', { name: /bound for/ })
+      .first()
+      .click();
+    await page.getByRole('heading', { name: 'Jobs of this array' }).waitFor();
+    await page.getByText('number 2').waitFor();
+    await isAccessible(page, 'an array');
+    await page
+      .getByRole('row', { name: /number 0/ })
+      .getByRole('link')
+      .click();
+    await sees(page, 'bound for north');
+    await page.getByRole('link', { name: 'Its array' }).click();
+    await page.getByRole('heading', { name: 'Jobs of this array' }).waitFor();
+  });
+
+  test('an administrator drains a PC and takes it back', async () => {
+    let page = await stage.signedIn(await stage.token('admin'));
+    await page.getByRole('link', { name: 'PCs', exact: true }).click();
+    await page.getByRole('button', { name: 'Drain', exact: true }).click();
+    await page.getByText('Draining', { exact: true }).waitFor();
+    await page.getByRole('button', { name: 'End draining' }).click();
+    await page.getByText('Free', { exact: true }).waitFor();
+  });
+
+  test('a page that shows the pool asks again only when something changed', async () => {
+    let page = await stage.signedIn(token);
+    await page.getByRole('link', { name: 'Jobs', exact: true }).click();
+    await page.getByRole('table').waitFor();
+    /** @type {string[]} */
+    let asked = [];
+    page.on('request', (request) => asked.push(new URL(request.url()).pathname));
+    await stage.ask(token, '/api/jobs/create', { command: 'echo seen', name: 'seen by events' });
+    await page.getByRole('link', { name: 'seen by events' }).waitFor();
+    await page.getByText('Completed', { exact: true }).first().waitFor();
+    let paths = asked.filter((path) => path !== '/api/jobs');
+    assert.deepEqual(paths, [], 'the stream of events was there already');
+    assert.ok(asked.length >= 1 && asked.length <= 8, `${asked.length} readings`);
   });
 });

@@ -57,6 +57,7 @@ fn run(args: Args) -> anyhow::Result<i32> {
             commands::sign_out,
             commands::api_request,
             commands::follow_output,
+            commands::follow_pool,
             commands::stop_following,
             commands::pick_files,
             commands::upload_picked,

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use lull_shared::{
+    events::PoolEvent,
     ids::{Digest, JobId},
     local::{LocalHistory, LocalStatus},
-    output::OutputView,
+    output::{OutputEvent, OutputView},
     problem::{Problem, ProblemKind},
 };
 use lull_worker::WorkerHandle;
@@ -103,11 +104,26 @@ pub async fn api_request(
 pub async fn follow_output(
     app: App<'_>,
     job_id: JobId,
-    channel: Channel<FollowMessage>,
+    channel: Channel<FollowMessage<OutputEvent>>,
 ) -> Result<FollowId, Problem> {
     let client = app.session.client()?;
     let link = channel.clone();
     let events = client.follow_output_telling(job_id, OutputView::Terminal, move |_| {
+        // A page that is gone ends the following by itself at the next event.
+        let _ = link.send(FollowMessage::Link(Link::Disconnected));
+    });
+    Ok(app.follows.start(events, move |message| channel.send(message).is_ok()))
+}
+
+/// Follows what changes in the pool.
+#[tauri::command]
+pub async fn follow_pool(
+    app: App<'_>,
+    channel: Channel<FollowMessage<PoolEvent>>,
+) -> Result<FollowId, Problem> {
+    let client = app.session.client()?;
+    let link = channel.clone();
+    let events = client.follow_pool_telling(move |_| {
         // A page that is gone ends the following by itself at the next event.
         let _ = link.send(FollowMessage::Link(Link::Disconnected));
     });
@@ -177,7 +193,7 @@ pub async fn run_direct(
     command: String,
     pick_id: Option<String>,
     outputs: Option<Vec<String>>,
-    channel: Channel<FollowMessage>,
+    channel: Channel<FollowMessage<OutputEvent>>,
 ) -> Result<FollowId, Problem> {
     let client = app.session.client()?;
     let zip = match pick_id {

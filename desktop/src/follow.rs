@@ -1,4 +1,4 @@
-//! Output on its way to the page: one task per followed job, which ends with the job, the page or a word.
+//! Events on their way to the page: one task per followed job or pool, which ends with it, the page or a word.
 
 use std::{
     collections::HashMap,
@@ -9,16 +9,16 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream::BoxStream};
-use lull_shared::{client::ClientError, output::OutputEvent, problem::Problem};
+use lull_shared::{client::ClientError, problem::Problem};
 use serde::Serialize;
 use tokio::task::AbortHandle;
 
 /// One message to the page.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
-pub enum FollowMessage {
-    /// Something happened to the job.
-    Event(OutputEvent),
+pub enum FollowMessage<E> {
+    /// Something happened to what is followed.
+    Event(E),
     /// Something happened to the following itself.
     Link(Link),
 }
@@ -29,7 +29,7 @@ pub enum FollowMessage {
 pub enum Link {
     /// The connection was lost; following goes on by itself when it is back.
     Disconnected,
-    /// Following ended for good before the job did.
+    /// Following ended for good before what is followed did.
     Refused {
         /// Why.
         problem: Problem,
@@ -48,10 +48,10 @@ pub struct Follows {
 
 impl Follows {
     /// Sends everything in `events` to `page` until one of them ends. `page` says false when nobody listens.
-    pub fn start(
+    pub fn start<E: Send + 'static>(
         &self,
-        mut events: BoxStream<'static, Result<OutputEvent, ClientError>>,
-        page: impl Fn(FollowMessage) -> bool + Send + 'static,
+        mut events: BoxStream<'static, Result<E, ClientError>>,
+        page: impl Fn(FollowMessage<E>) -> bool + Send + 'static,
     ) -> FollowId {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let task = tokio::spawn(async move {
@@ -94,7 +94,7 @@ impl Follows {
 #[cfg(test)]
 mod tests {
     use futures_util::{future, stream};
-    use lull_shared::problem::ProblemKind;
+    use lull_shared::{output::OutputEvent, problem::ProblemKind};
     use tokio::sync::mpsc;
 
     use super::*;
@@ -131,8 +131,10 @@ mod tests {
     }
 
     fn page()
-    -> (impl Fn(FollowMessage) -> bool + Send + 'static, mpsc::UnboundedReceiver<serde_json::Value>)
-    {
+    -> (
+        impl Fn(FollowMessage<OutputEvent>) -> bool + Send + 'static,
+        mpsc::UnboundedReceiver<serde_json::Value>,
+    ) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (move |message| sender.send(serde_json::to_value(message).unwrap()).is_ok(), receiver)
     }

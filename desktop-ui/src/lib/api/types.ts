@@ -3,6 +3,7 @@ import type { components } from './schema';
 
 type Schemas = components['schemas'];
 
+export type ArrayCounts = Schemas['ArrayCounts'];
 export type Artifact = Schemas['Artifact'];
 export type Attempt = Schemas['Attempt'];
 export type AttemptEnding = Schemas['AttemptEnding'];
@@ -15,7 +16,11 @@ export type LocalAttempt = Schemas['LocalAttempt'];
 export type LocalHistory = Schemas['LocalHistory'];
 export type LocalStatus = Schemas['LocalStatus'];
 export type OutputEvent = Schemas['OutputEvent'];
+export type Explanation = Schemas['Explanation'];
+export type OnError = Schemas['OnError'];
+export type PoolEvent = Schemas['PoolEvent'];
 export type Problem = Schemas['Problem'];
+export type Requirements = Schemas['Requirements'];
 export type Role = Schemas['Role'];
 export type SandboxLevel = Schemas['SandboxLevel'];
 export type SuspendReason = Schemas['SuspendReason'];

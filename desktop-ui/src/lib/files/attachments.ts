@@ -1,6 +1,6 @@
 /** Folders and zips that a person chose or dropped in the browser, kept until they are packed. */
-import { ProblemError, ownProblem } from '$lib/api/problem';
-import type { Attachment } from '$lib/platform';
+import { ProblemError, ownProblem, toProblem } from '$lib/api/problem';
+import type { Attachment, DropListener } from '$lib/platform';
 
 /** One file of a folder, with its path inside it, separated by `/`. */
 export interface FolderFile {
@@ -72,10 +72,7 @@ export class Attachments {
   }
 
   /** Takes what is dropped anywhere on the page. */
-  onDrop(
-    listener: (attachment: Attachment) => void,
-    onDragging: (over: boolean) => void,
-  ): () => void {
+  onDrop(listener: DropListener): () => void {
     let abort = new AbortController();
     let { signal } = abort;
     addEventListener(
@@ -83,14 +80,14 @@ export class Attachments {
       (event) => {
         if (!hasFiles(event)) return;
         event.preventDefault();
-        onDragging(true);
+        listener.onDragging(true);
       },
       { signal },
     );
     addEventListener(
       'dragleave',
       (event) => {
-        if (event.relatedTarget === null) onDragging(false);
+        if (event.relatedTarget === null) listener.onDragging(false);
       },
       { signal },
     );
@@ -99,10 +96,11 @@ export class Attachments {
       (event) => {
         if (!hasFiles(event)) return;
         event.preventDefault();
-        onDragging(false);
-        void this.#fromDrop(event.dataTransfer).then((attachment) => {
-          if (attachment) listener(attachment);
-        });
+        listener.onDragging(false);
+        void this.#fromDrop(event.dataTransfer).then(
+          (attachment) => attachment && listener.onAttached(attachment),
+          (error: unknown) => listener.onProblem(toProblem(error)),
+        );
       },
       { signal },
     );

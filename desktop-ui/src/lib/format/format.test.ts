@@ -5,8 +5,8 @@ import { aJob, aLocalStatus, aWorker } from '$lib/testing/builders';
 
 import { memory, percent, size } from './size';
 import { duration, elapsed, relativeTime } from './time';
+import { freeWorkers } from './pcs';
 import { localSentence, printable, resultWords, workerSentence } from './words';
-import { freeWorkers, waitingReason } from './waiting';
 
 test('times are as exact as a person needs them', () => {
   let now = 1_795_000_000_000;
@@ -54,18 +54,15 @@ test('sizes never show a thousand of a unit', () => {
   expect([percent(0, 0), percent(1, 3), percent(9, 3)]).toEqual([0, 33, 100]);
 });
 
-test('a waiting job says why, and what to do when waiting will not help', () => {
+test('a PC is free when it takes jobs and has a slot left', () => {
   let busy = aWorker({ status: 'working', running: [{ jobId: 'a', attempt: 1 }] });
   let resting = aWorker({ status: 'suspended', reason: 'ownerActive' });
   let offline = aWorker({ status: 'offline' });
-  expect(waitingReason([])).toMatch(/none has joined/);
-  expect(waitingReason([offline])).toMatch(/all 1 are offline/);
-  expect(waitingReason([aWorker({ sandboxLevel: 'l0' })])).toMatch(/isolates jobs well enough/);
-  expect(waitingReason([aWorker(), busy, offline])).toBe('Waiting for an idle PC: 1 of 2 free.');
-  expect(waitingReason([busy, busy, resting])).toBe(
-    'Waiting for an idle PC: none of 3 is free: 2 are working, one is used by its owner or resting.',
-  );
-  expect(freeWorkers([aWorker(), busy, resting, offline, aWorker({ ...busy, slots: 2 })])).toBe(2);
+  let sick = aWorker({ sickSince: 1_795_000_000_000 });
+  expect(freeWorkers([])).toBe(0);
+  expect(
+    freeWorkers([aWorker(), busy, resting, offline, sick, aWorker({ ...busy, slots: 2 })]),
+  ).toBe(2);
 });
 
 test('a PC says what it does and why', () => {

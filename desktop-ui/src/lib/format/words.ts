@@ -31,6 +31,14 @@ export const JOB_STATE_TONE: Record<JobState, Tone> = {
   cancelled: 'quiet',
 };
 
+/** A job's state as its badge: what somebody asked of it comes before what it does. */
+export function jobBadge(job: Job): { tone: Tone; text: string } {
+  if (!isTerminal(job.status) && job.cancelRequested)
+    return { tone: 'waiting', text: 'Cancelling' };
+  if (job.status === 'pending' && job.held) return { tone: 'quiet', text: 'Held' };
+  return { tone: JOB_STATE_TONE[job.status], text: JOB_STATE_NAME[job.status] };
+}
+
 export function isTerminal(state: JobState): boolean {
   return state === 'completed' || state === 'failed' || state === 'cancelled';
 }
@@ -61,7 +69,7 @@ export const WORKER_STATE_NAME: Record<WorkerState, string> = {
   ready: 'Free',
   working: 'Working',
   suspended: 'Resting',
-  draining: 'Leaving',
+  draining: 'Draining',
   offline: 'Offline',
   unknown: 'Unknown',
 };
@@ -84,8 +92,17 @@ const REASON: Record<SuspendReason, string> = {
   unknown: 'for a reason this page does not know',
 };
 
+/** A PC's state as its badge: being set aside comes before what it does. */
+export function workerBadge(worker: Worker): { tone: Tone; text: string } {
+  if (worker.sickSince && worker.status !== 'offline') return { tone: 'bad', text: 'Set aside' };
+  return { tone: WORKER_STATE_TONE[worker.status], text: WORKER_STATE_NAME[worker.status] };
+}
+
 /** What a PC is doing, in one sentence. */
 export function workerSentence(worker: Worker): string {
+  if (worker.sickSince && worker.status !== 'offline') {
+    return 'Set aside: it failed the jobs of three people in a row';
+  }
   switch (worker.status) {
     case 'ready':
       return 'Waits for a job';
@@ -96,7 +113,7 @@ export function workerSentence(worker: Worker): string {
     case 'suspended':
       return `Takes no jobs: ${REASON[worker.reason ?? 'unknown'] ?? REASON.unknown}`;
     case 'draining':
-      return 'Finishes what it runs, then leaves';
+      return 'Finishes what it runs and takes nothing new';
     case 'offline':
       return 'Has not been heard of lately';
     case 'unknown':
@@ -170,6 +187,7 @@ export function systemName(os: string): string {
 /** How a job ended, in a few words: `exit code 2`, or what went wrong. */
 export function resultWords(job: Job): string {
   if (job.status === 'cancelled') return 'cancelled';
+  if (job.array) return `${job.array.completed} of ${job.array.count} completed`;
   if (job.exitCode !== null && job.exitCode !== undefined) return `exit code ${job.exitCode}`;
   return job.errorMessage ?? (job.status === 'completed' ? 'done' : 'no exit code');
 }

@@ -6,7 +6,7 @@ import { download } from '$lib/files/download';
 import { pack } from '$lib/files/pack';
 import { uploadBlob } from '$lib/files/upload';
 
-import { followOutput } from './follow';
+import { follow } from './follow';
 import type { DirectRun, OutputListener, Platform, Session, SignIn } from './index';
 import { readEvents } from './sse';
 
@@ -104,7 +104,13 @@ export function browserPlatform(): Platform {
     follow(jobId, listener) {
       let abort = new AbortController();
       let query = new URLSearchParams({ jobId, view: 'terminal' });
-      void followOutput(send, `/api/jobs/output?${query}`, listener, abort.signal);
+      void follow(send, `/api/jobs/output?${query}`, listener, abort.signal);
+      return () => abort.abort();
+    },
+
+    followPool(listener) {
+      let abort = new AbortController();
+      void follow(send, '/api/events', listener, abort.signal);
       return () => abort.abort();
     },
 
@@ -115,7 +121,7 @@ export function browserPlatform(): Platform {
     },
 
     pick: (kind) => attachments.pick(kind),
-    onAttached: (listener, onDragging) => attachments.onDrop(listener, onDragging),
+    onAttached: (listener) => attachments.onDrop(listener),
 
     async upload(attachment, onProgress, signal) {
       let packed = await pack(attachments.get(attachment.pickId), onProgress, signal);

@@ -4,7 +4,7 @@ import { expect, test } from 'vitest';
 import type { OutputEvent, Problem } from '$lib/api/types';
 import { aJob } from '$lib/testing/builders';
 
-import { followOutput } from './follow';
+import { follow } from './follow';
 
 function stream(...events: [id: string, event: OutputEvent][]): Response {
   let text = events.map(
@@ -19,7 +19,7 @@ function output(data: string): OutputEvent {
 
 const ENDED: OutputEvent = { event: 'ended', job: aJob({ status: 'completed' }) };
 
-async function follow(replies: (Response | Error)[]) {
+async function hears(replies: (Response | Error)[]) {
   let cursors: (string | null)[] = [];
   let heard: string[] = [];
   let waited: number[] = [];
@@ -30,7 +30,7 @@ async function follow(replies: (Response | Error)[]) {
     onConnection: (connected: boolean) => heard.push(connected ? '+' : '-'),
     onProblem: (problem: Problem) => problems.push(problem),
   };
-  await followOutput(
+  await follow(
     (request) => {
       cursors.push(request.headers.get('last-event-id'));
       let reply = replies.shift();
@@ -49,13 +49,13 @@ async function follow(replies: (Response | Error)[]) {
 }
 
 test('the end of the job ends the following', async () => {
-  let { heard, cursors } = await follow([stream(['a', output('one')], ['b', ENDED])]);
+  let { heard, cursors } = await hears([stream(['a', output('one')], ['b', ENDED])]);
   expect(heard).toEqual(['+', 'one', 'ended']);
   expect(cursors).toEqual([null]);
 });
 
 test('a cut is resumed after the last event that arrived', async () => {
-  let { heard, cursors } = await follow([
+  let { heard, cursors } = await hears([
     stream(['a', output('one')]),
     new TypeError('network'),
     stream(['b', output('two')], ['c', ENDED]),
@@ -65,7 +65,7 @@ test('a cut is resumed after the last event that arrived', async () => {
 });
 
 test('waiting grows while nothing comes and begins anew after an event', async () => {
-  let { waited } = await follow([
+  let { waited } = await hears([
     new TypeError('network'),
     new TypeError('network'),
     stream(['a', output('one')]),
@@ -76,10 +76,10 @@ test('waiting grows while nothing comes and begins anew after an event', async (
 
 test('a refusal is told and not asked again, a busy server is asked again', async () => {
   let refusal = { type: '/problems/not_found', kind: 'not_found', title: 'None', status: 404 };
-  let refused = await follow([Response.json(refusal, { status: 404 })]);
+  let refused = await hears([Response.json(refusal, { status: 404 })]);
   expect(refused.problems.map(({ kind }) => kind)).toEqual(['not_found']);
 
-  let busy = await follow([new Response('', { status: 503 }), stream(['a', ENDED])]);
+  let busy = await hears([new Response('', { status: 503 }), stream(['a', ENDED])]);
   expect(busy.problems).toEqual([]);
   expect(busy.heard).toEqual(['-', '+', 'ended']);
 });

@@ -1,24 +1,23 @@
-/** Follows a job's output over HTTP and resumes after every cut until the job has ended. */
+/** Follows a stream of events over HTTP, a job's output or the pool's changes, and resumes after every cut. */
 import type { Send } from '$lib/api/client';
 import { ProblemError, problemOf, toProblem } from '$lib/api/problem';
-import type { OutputEvent } from '$lib/api/types';
 
-import type { OutputListener } from './index';
+import type { Listener } from './index';
 import { readEvents } from './sse';
 
 const BACKOFF_MS_MIN = 500;
 const BACKOFF_MS_MAX = 10_000;
 
 /** Refusals that no waiting changes. */
-function isFinal(status: number): boolean {
+export function isFinal(status: number): boolean {
   return status >= 400 && status < 500 && status !== 408 && status !== 429;
 }
 
-/** Follows until the end, a refusal or an abort. Never throws. */
-export async function followOutput(
+/** Follows until an `ended` event, a refusal or an abort. Never throws. */
+export async function follow<E extends { event: string }>(
   send: Send,
   url: string,
-  listener: OutputListener,
+  listener: Listener<E>,
   signal: AbortSignal,
   wait: (ms: number, signal: AbortSignal) => Promise<void> = pause,
 ): Promise<void> {
@@ -35,7 +34,7 @@ export async function followOutput(
       await readEvents(response.body, ({ id, data }) => {
         cursor = id;
         backoff = BACKOFF_MS_MIN;
-        let event = JSON.parse(data) as OutputEvent;
+        let event = JSON.parse(data) as E;
         if (event.event === 'ended') ended = true;
         listener.onEvent(event);
       });

@@ -8,6 +8,7 @@ import type {
   LocalHistory,
   LocalStatus,
   OutputEvent,
+  PoolEvent,
   Problem,
   Role,
 } from '$lib/api/types';
@@ -52,11 +53,23 @@ export interface Uploaded {
   alreadyThere: boolean;
 }
 
-export interface OutputListener {
-  onEvent(event: OutputEvent): void;
+/** Hears a stream of events. */
+export interface Listener<E> {
+  onEvent(event: E): void;
   /** The stream was cut (`false`) or goes on (`true`); following resumes by itself. */
   onConnection(connected: boolean): void;
   /** Following ended for good. */
+  onProblem(problem: Problem): void;
+}
+
+export type OutputListener = Listener<OutputEvent>;
+
+/** Hears what is dropped on the page. */
+export interface DropListener {
+  onAttached(attachment: Attachment): void;
+  /** Something is held over the page (`true`) or not any more. */
+  onDragging(over: boolean): void;
+  /** What was dropped cannot be handed over. */
   onProblem(problem: Problem): void;
 }
 
@@ -85,15 +98,14 @@ export interface Platform {
   send: Send;
   /** Follows a job's output from its beginning; returns the function that stops it. */
   follow(jobId: string, listener: OutputListener): () => void;
+  /** Follows what changes in the pool from now on; returns the function that stops it. */
+  followPool(listener: Listener<PoolEvent>): () => void;
   /** Runs on the coordinator's own machine; returns the function that ends it. */
   runDirect(run: DirectRun, listener: OutputListener): () => void;
   /** Lets the person choose; `null` when they changed their mind. */
   pick(kind: 'folder' | 'zip'): Promise<Attachment | null>;
   /** Calls back with what is dropped on the page; returns the function that stops it. */
-  onAttached(
-    listener: (attachment: Attachment) => void,
-    onDragging: (over: boolean) => void,
-  ): () => void;
+  onAttached(listener: DropListener): () => void;
   upload(
     attachment: Attachment,
     onProgress: (progress: Progress) => void,

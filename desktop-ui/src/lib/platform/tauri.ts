@@ -3,9 +3,9 @@ import { Channel, invoke } from '@tauri-apps/api/core';
 import { type EventCallback, listen } from '@tauri-apps/api/event';
 
 import { ProblemError, toProblem } from '$lib/api/problem';
-import type { LocalHistory, LocalStatus, OutputEvent, Problem } from '$lib/api/types';
+import type { LocalHistory, LocalStatus, PoolEvent, OutputEvent, Problem } from '$lib/api/types';
 
-import type { Attachment, OutputListener, Platform, Session, Uploaded } from './index';
+import type { Attachment, Listener, Platform, Session, Uploaded } from './index';
 
 /** Calls a command of the app; its refusals are problems. */
 async function call<T>(command: string, args: Record<string, unknown> = {}): Promise<T> {
@@ -34,25 +34,27 @@ function channel<T>(onMessage: (message: T) => void): Channel<T> {
   return made;
 }
 
-/** What the app reports of a followed job: its events, and what becomes of the following itself. */
-type FollowMessage =
-  OutputEvent | { event: 'disconnected' } | { event: 'refused'; problem: Problem };
+/** What the app reports of what is followed besides its events: what becomes of the following itself. */
+type Link = { event: 'disconnected' } | { event: 'refused'; problem: Problem };
+
+function isLink(message: { event: string }): message is Link {
+  return message.event === 'disconnected' || message.event === 'refused';
+}
 
 /** Starts a command that reports to a channel and can be stopped by the id it replies with. */
-function follow(
+function follow<E extends { event: string }>(
   command: string,
   args: Record<string, unknown>,
-  listener: OutputListener,
+  listener: Listener<E>,
 ): () => void {
   let stopped = false;
-  let events = channel<FollowMessage>((message) => {
+  let events = channel<E | Link>((message) => {
     if (stopped) return;
-    if (message.event === 'refused') {
-      listener.onProblem(message.problem);
-      return;
-    }
-    listener.onConnection(message.event !== 'disconnected');
-    if (message.event !== 'disconnected') listener.onEvent(message);
+    if (!isLink(message)) {
+      listener.onConnection(true);
+      listener.onEvent(message);
+    } else if (message.event === 'refused') listener.onProblem(message.problem);
+    else listener.onConnection(false);
   });
   let started = call<number>(command, { ...args, channel: events });
   started.catch((error: unknown) => {
@@ -83,17 +85,26 @@ export function tauriPlatform(): Platform {
       return Response.json(reply.body, { status: reply.status });
     },
 
-    follow: (jobId, listener) => follow('follow_output', { jobId }, listener),
+    follow: (jobId, listener) => follow<OutputEvent>('follow_output', { jobId }, listener),
+
+    followPool: (listener) => follow<PoolEvent>('follow_pool', {}, listener),
 
     runDirect: (run, listener) =>
-      follow(
+      follow<OutputEvent>(
         'run_direct',
         { command: run.command, pickId: run.attachment?.pickId ?? null, outputs: run.outputs },
         listener,
       ),
 
     pick: (kind) => call<Attachment | null>('pick_files', { kind }),
-    onAttached: (listener) => onEvent<Attachment>('attached', ({ payload }) => listener(payload)),
+
+    onAttached(listener) {
+      let stops = [
+        onEvent<Attachment>('attached', ({ payload }) => listener.onAttached(payload)),
+        onEvent<Problem>('attach-refused', ({ payload }) => listener.onProblem(payload)),
+      ];
+      return () => stops.forEach((stop) => stop());
+    },
 
     async upload(attachment, onProgress) {
       let sent = 0;

@@ -2,22 +2,23 @@
 import { createContext } from 'svelte';
 
 import { type Api, dataOf } from '$lib/api/client';
-import { ProblemError, toProblem } from '$lib/api/problem';
-import type { Artifact, CreateJob, Job, OutputEvent, Problem } from '$lib/api/types';
+import { toProblem } from '$lib/api/problem';
+import type { Artifact, CreateJob, Explanation, Job, OutputEvent, Problem } from '$lib/api/types';
 import { size } from '$lib/format/size';
-import { waitingReason } from '$lib/format/waiting';
+import { isTerminal } from '$lib/format/words';
 import type { Attachment, OutputListener, Platform, Progress, Uploaded } from '$lib/platform';
 import { pause } from '$lib/platform/follow';
+import { Live, type PoolFeed } from '$lib/state/pool.svelte';
 
 import { CommandHistory, browserHistory } from './history';
 import { EventText, noteLine, promptLines } from './notes';
+import { type JobOptions, NO_OPTIONS, submission } from './options';
 import { Transcript } from './transcript';
 
 export type Mode = 'distributed' | 'direct';
 export type Phase = 'packing' | 'sending' | 'submitting' | 'waiting' | 'running' | 'ended';
 
 const SUBMIT_TRIES = 4;
-const ASK_WHY_EVERY_MS = 1_500;
 
 /** One command from Enter to its end. */
 export class Run {
@@ -26,8 +27,10 @@ export class Run {
   jobId = $state<string | null>(null);
   hostname = $state<string | null>(null);
   startedAt = $state<number | null>(null);
-  /** Why it waits, while it does. */
-  waiting = $state('Submitted. Waiting for an idle PC.');
+  /** Why it waits, kept current while it does. */
+  why = $state.raw<Live<Explanation> | null>(null);
+  /** The array that it is, kept current. */
+  array = $state.raw<Live<Job> | null>(null);
   connected = $state(true);
   cancelling = $state(false);
   /** The job as it ended. */
@@ -36,6 +39,7 @@ export class Run {
   readonly mode: Mode;
   readonly abort = new AbortController();
   stop: () => void = () => undefined;
+  stopAsking: () => void = () => undefined;
 
   constructor(mode: Mode) {
     this.mode = mode;
@@ -48,6 +52,13 @@ export class Run {
   get busy(): boolean {
     return this.phase !== 'ended';
   }
+
+  /** Why it waits, in words. */
+  get waiting(): string {
+    let sentences = this.why?.data?.sentences ?? [];
+    if (sentences.length > 0) return sentences.join(' ');
+    return this.why?.problem?.title ?? 'Submitted. Waiting for an idle PC.';
+  }
 }
 
 export class TerminalSession {
@@ -56,16 +67,19 @@ export class TerminalSession {
   mode = $state<Mode>('distributed');
   attachment = $state.raw<Attachment | null>(null);
   outputs = $state('out/**');
+  options = $state<JobOptions>({ ...NO_OPTIONS });
   run = $state.raw<Run | null>(null);
   /** Nothing was run or shown yet: the page greets. */
   fresh = $state(true);
   #text = new EventText();
   #platform: Platform;
   #api: Api;
+  #pool: PoolFeed;
 
-  constructor(platform: Platform, api: Api) {
+  constructor(platform: Platform, api: Api, pool: PoolFeed) {
     this.#platform = platform;
     this.#api = api;
+    this.#pool = pool;
   }
 
   get busy(): boolean {
@@ -117,6 +131,7 @@ export class TerminalSession {
     let run = this.run;
     if (!run?.busy || run.jobId === null) return;
     run.stop();
+    run.stopAsking();
     run.abort.abort();
     this.#end(run, `left running: job ${run.jobId}`);
     this.run = null;
@@ -130,16 +145,22 @@ export class TerminalSession {
   /** Whoever signs in next sees nothing of what was shown here. */
   forget(): void {
     this.run?.stop();
+    this.run?.stopAsking();
     this.run?.abort.abort();
     this.run = null;
     this.attachment = null;
     this.mode = 'distributed';
+    this.options = { ...NO_OPTIONS };
     this.fresh = true;
     this.clear();
   }
 
   async #startDistributed(run: Run, command: string): Promise<void> {
-    let body: CreateJob = { command, outputs: this.#outputPatterns(), idempotencyKey: newKey() };
+    let body: CreateJob = {
+      ...submission(command, this.options),
+      outputs: this.#outputPatterns(),
+      idempotencyKey: newKey(),
+    };
     if (this.attachment) {
       let uploaded = await this.#upload(run, this.attachment);
       body.fileDigest = uploaded.digest;
@@ -149,15 +170,40 @@ export class TerminalSession {
     run.progress = null;
     let job = await this.#submit(body, run.abort.signal);
     run.jobId = job.jobId;
-    this.transcript.write(noteLine(`job ${job.jobId}`));
+    let many = job.array ? ` of ${job.array.count} jobs` : '';
+    this.transcript.write(noteLine(`${job.array ? 'array' : 'job'} ${job.jobId}${many}`));
     // Ctrl+C while the submission was under way: the job exists, so it is cancelled like any other.
     if (run.cancelling) {
       run.cancelling = false;
       void this.cancel();
     }
     if (run.phase === 'submitting') run.phase = 'waiting';
-    run.stop = this.#platform.follow(job.jobId, this.#listener(run));
-    void this.#tellWhy(run);
+    if (job.array) {
+      this.#followArray(run, job.jobId);
+    } else {
+      run.stop = this.#platform.follow(job.jobId, this.#listener(run));
+      this.#tellWhy(run, job.jobId);
+    }
+  }
+
+  /** The jobs of an array have their output each on its own page; here it is told how they stand. */
+  #followArray(run: Run, jobId: string): void {
+    let read = async () => {
+      let query = { jobId };
+      let job = dataOf(await this.#api.GET('/api/jobs/status', { params: { query } }));
+      if (isTerminal(job.status) && run.busy) {
+        run.job = job;
+        run.phase = 'ended';
+        run.stop();
+      }
+      return job;
+    };
+    run.array = new Live(
+      this.#pool,
+      read,
+      (event) => event.event === 'job' && (event.jobId === jobId || event.arrayId === jobId),
+    );
+    run.stop = run.array.start();
   }
 
   #startDirect(run: Run, command: string): void {
@@ -217,6 +263,7 @@ export class TerminalSession {
   #take(run: Run, event: OutputEvent): void {
     if (!run.busy) return;
     if (event.event === 'started') {
+      run.stopAsking();
       run.phase = 'running';
       run.hostname = event.hostname;
       run.startedAt = Date.now();
@@ -224,10 +271,11 @@ export class TerminalSession {
     if (event.event === 'requeued') {
       run.phase = 'waiting';
       run.hostname = null;
-      void this.#tellWhy(run);
+      if (run.jobId !== null) this.#tellWhy(run, run.jobId);
     }
     this.transcript.write(this.#text.of(event));
     if (event.event === 'ended') {
+      run.stopAsking();
       run.job = event.job;
       run.phase = 'ended';
     }
@@ -240,22 +288,18 @@ export class TerminalSession {
 
   #end(run: Run, note: string): void {
     run.phase = 'ended';
+    run.stopAsking();
     this.transcript.write(this.#text.note(noteLine(note)));
   }
 
   /** Says why the job waits for as long as it does. */
-  async #tellWhy(run: Run): Promise<void> {
-    while (run.phase === 'waiting') {
-      await pause(ASK_WHY_EVERY_MS / 3, run.abort.signal);
-      if (run.phase !== 'waiting') return;
-      try {
-        let { workers } = dataOf(await this.#api.GET('/api/workers'));
-        run.waiting = waitingReason(workers);
-      } catch (error) {
-        if (error instanceof ProblemError) run.waiting = `Waiting. ${error.problem.title}.`;
-      }
-      await pause(ASK_WHY_EVERY_MS, run.abort.signal);
-    }
+  #tellWhy(run: Run, jobId: string): void {
+    run.stopAsking();
+    run.why = new Live(this.#pool, async () => {
+      let query = { jobId };
+      return dataOf(await this.#api.GET('/api/jobs/explain', { params: { query } }));
+    });
+    run.stopAsking = run.why.start();
   }
 }
 
