@@ -60,25 +60,27 @@ export class Live<T> {
   #feed: PoolFeed;
   #read: () => Promise<T>;
   #concerns: (event: PoolEvent) => boolean;
+  #onData: (data: T) => void;
   #round = 0;
   #reading = false;
   #stale = false;
   #pause: ReturnType<typeof setTimeout> | null = null;
 
-  /** `concerns` says whether a change can change the data; a `reset` always can. */
+  /** `concerns` says whether a change can change the data; a `reset` always can. `onData` may stop the reading. */
   constructor(
     feed: PoolFeed,
     read: () => Promise<T>,
     concerns: (event: PoolEvent) => boolean = () => true,
+    onData: (data: T) => void = () => undefined,
   ) {
     this.#feed = feed;
     this.#read = read;
     this.#concerns = concerns;
+    this.#onData = onData;
   }
 
   /** Reads at once and then after changes; returns the function that stops it. To be called in an effect. */
   start(): () => void {
-    void this.refresh();
     let stop = this.#feed.hear((event) => {
       if (event.event === 'reset' || this.#concerns(event)) this.#changed();
     });
@@ -86,6 +88,7 @@ export class Live<T> {
       if (this.#stale) this.#changed();
     };
     document.addEventListener('visibilitychange', looked);
+    void this.refresh();
     return () => {
       stop();
       document.removeEventListener('visibilitychange', looked);
@@ -108,6 +111,7 @@ export class Live<T> {
       if (round !== this.#round) return;
       this.data = data;
       this.problem = null;
+      this.#onData(data);
       if (this.#stale) again = READ_ANEW_AFTER_MS;
     } catch (error) {
       if (round !== this.#round) return;

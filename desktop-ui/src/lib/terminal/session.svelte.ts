@@ -188,20 +188,19 @@ export class TerminalSession {
 
   /** The jobs of an array have their output each on its own page; here it is told how they stand. */
   #followArray(run: Run, jobId: string): void {
-    let read = async () => {
-      let query = { jobId };
-      let job = dataOf(await this.#api.GET('/api/jobs/status', { params: { query } }));
-      if (isTerminal(job.status) && run.busy) {
+    run.array = new Live(
+      this.#pool,
+      async () => {
+        let query = { jobId };
+        return dataOf(await this.#api.GET('/api/jobs/status', { params: { query } }));
+      },
+      (event) => event.event === 'job' && (event.jobId === jobId || event.arrayId === jobId),
+      (job) => {
+        if (!isTerminal(job.status) || !run.busy) return;
         run.job = job;
         run.phase = 'ended';
         run.stop();
-      }
-      return job;
-    };
-    run.array = new Live(
-      this.#pool,
-      read,
-      (event) => event.event === 'job' && (event.jobId === jobId || event.arrayId === jobId),
+      },
     );
     run.stop = run.array.start();
   }
