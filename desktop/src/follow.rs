@@ -130,8 +130,7 @@ mod tests {
         assert_eq!(heard_2.recv().await, None);
     }
 
-    fn page()
-    -> (
+    fn page() -> (
         impl Fn(FollowMessage<OutputEvent>) -> bool + Send + 'static,
         mpsc::UnboundedReceiver<serde_json::Value>,
     ) {
