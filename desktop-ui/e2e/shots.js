@@ -47,7 +47,8 @@ async function runReport(page, path) {
 
 /** @param {import('playwright-core').Page} page @param {string} name */
 async function open(page, name) {
-  await page.getByRole('link', { name, exact: true }).click();
+  let pages = page.getByRole('navigation', { name: 'Pages' });
+  await pages.getByRole('link', { name, exact: true }).click();
   await page.getByRole('heading', { name, exact: true }).waitFor();
 }
 
@@ -78,6 +79,33 @@ async function fill(stage, token) {
   });
 }
 
+/** @param {import('playwright-core').Page} page @param {{jobId: string}} job @param {() => Promise<unknown>} shoot */
+async function waitingJob(page, job, shoot) {
+  await open(page, 'Jobs');
+  await page.locator(`a[href="/jobs/${job.jobId}"]`).first().click();
+  await page
+    .getByText(/label gpu/)
+    .first()
+    .waitFor();
+  await shoot();
+}
+
+/** @param {import('playwright-core').Page} page @param {(what: string) => Promise<unknown>} shoot */
+async function optionsAndArray(page, shoot) {
+  await page.getByRole('button', { name: 'More options' }).click();
+  let dialog = page.getByRole('dialog', { name: 'More options' });
+  await dialog.getByLabel('Or one for each item').fill('north\nsouth\neast\nwest');
+  await shoot('options');
+  await page.keyboard.press('Escape');
+  await type(page, 'sleep 1; test "$LULL_ITEM" != east');
+  await page.getByText('4 of 4').waitFor();
+  await shoot('terminal-array');
+  await page.getByRole('link', { name: /^[0-9a-f-]{36}$/ }).click();
+  await page.getByRole('heading', { name: 'Jobs of this array' }).waitFor();
+  await page.getByRole('table').getByText('Failed').waitFor();
+  await shoot('array');
+}
+
 let stage = await Stage.open({ direct: true });
 try {
   await mkdir(SHOTS, { recursive: true });
@@ -94,6 +122,12 @@ try {
   });
   await end(gone);
   await fill(stage, token);
+  let waiting = await stage.ask(token, '/api/jobs/create', {
+    name: 'Render the harbour',
+    command: 'nice ./render --scene harbour --frames 1-240',
+    requirements: { labels: ['gpu'] },
+    priority: 4,
+  });
   for (let colorScheme of /** @type {const} */ (['light', 'dark'])) {
     for (let [size, viewport] of /** @type {const} */ ([
       ['wide', { width: 1280, height: 800 }],
@@ -126,6 +160,9 @@ try {
         (await screenText(page)).includes('4 regions'),
       );
       await shoot('job');
+      await waitingJob(page, waiting, () => shoot('job-waiting'));
+      await open(page, 'Terminal');
+      await optionsAndArray(page, shoot);
       await open(page, 'PCs');
       await page.getByRole('article').first().waitFor();
       await shoot('pcs');
