@@ -68,6 +68,7 @@ async fn what_waited_when_the_power_went_is_given_back() {
     let stage = Stage::set(true, 1).await;
     let behind = [job("exit 1")];
     let long = waiting_behind(&stage, &behind).await;
+    eventually("only two have a folder left", || stage.files_in("jobs") == 2).await;
     let stage = stage.power_cut(|stage| assert_eq!(stage.files_in("jobs"), 2)).await;
     for job in [&long, &behind[0]] {
         assert_eq!(stage.failure_of(job).await, FailureKind::WorkerRestarted);
