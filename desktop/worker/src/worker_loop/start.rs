@@ -5,6 +5,8 @@ use std::{
     io,
     path::Path,
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use lull_shared::{
@@ -34,6 +36,10 @@ use crate::{
     sandbox::{Sandbox, default_sandbox, plain_sandbox},
     spool::{Report, Spool, parse_stem},
 };
+
+/// How long the lock of the data folder is waited for, and how often it is tried.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_EVERY: Duration = Duration::from_millis(20);
 
 /// What a worker stands on; a test brings its own.
 pub(super) struct Ground {
@@ -174,17 +180,25 @@ fn open(
     Ok(DataFolder { folders, lock, identity, history, spool, left, job_folders, cache })
 }
 
+/// Takes the folder's lock. A worker that is just ending, and a child of it that has not become another program yet,
+/// hold it for a moment longer.
+#[expect(clippy::disallowed_methods, reason = "the system's wait for a lock has no time limit")]
 fn lock(folders: &Folders) -> Result<File, StartError> {
     let path = folders.lock();
     let failed = |source| StartError::DataFolder { path: path.clone(), source };
     let file = File::options().write(true).create(true).truncate(false).open(&path);
     let file = file.map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(StartError::AlreadyRunning { path: folders.root.clone() })
+    let mut left = LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if left.is_zero() => {
+                return Err(StartError::AlreadyRunning { path: folders.root.clone() });
+            }
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_EVERY),
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
-        Err(TryLockError::Error(source)) => Err(failed(source)),
+        left = left.saturating_sub(LOCK_EVERY);
     }
 }
 
