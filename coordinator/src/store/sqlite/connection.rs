@@ -57,6 +57,8 @@ fn prepare(connection: &Connection) -> Result<(), StoreError> {
     // Plans do not depend on what is bound: a statement would be prepared again for every new value otherwise.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    // What a step of a group would undo is remembered here and not in a file.
+    connection.pragma_update(None, "temp_store", "memory")?;
     Ok(())
 }
 
