@@ -191,20 +191,32 @@ create table array_items (
 
 create trigger job_counted after insert on jobs when new.is_array = 0 begin
     update job_counts set jobs = jobs + 1 where state = new.state;
-    update arrays set running = running + (new.state = 'running') where job = new.array;
-    update users set waiting = waiting + 1 where id = new.user_id and new.state = 'pending';
 end;
 
 create trigger job_recounted after update of state on jobs when old.state <> new.state and new.is_array = 0 begin
-    update job_counts set jobs = jobs - 1 where state = old.state;
-    update job_counts set jobs = jobs + 1 where state = new.state;
+    update job_counts set jobs = jobs + case state when new.state then 1 else -1 end
+     where state in (old.state, new.state);
+end;
+
+create trigger waiting_counted after insert on jobs when new.is_array = 0 and new.state = 'pending' begin
+    update users set waiting = waiting + 1 where id = new.user_id;
+end;
+
+create trigger waiting_recounted after update of state on jobs
+when old.state <> new.state and new.is_array = 0 and 'pending' in (old.state, new.state) begin
+    update users set waiting = waiting + (new.state = 'pending') - (old.state = 'pending') where id = new.user_id;
+end;
+
+create trigger member_counted after insert on jobs when new.array is not null begin
+    update arrays set running = running + (new.state = 'running') where job = new.array;
+end;
+
+create trigger member_recounted after update of state on jobs when old.state <> new.state and new.array is not null begin
     update arrays set running   = running   + (new.state = 'running') - (old.state = 'running'),
                       completed = completed + (new.state = 'completed'),
                       failed    = failed    + (new.state = 'failed'),
                       cancelled = cancelled + (new.state = 'cancelled')
      where job = new.array;
-    update users set waiting = waiting + (new.state = 'pending') - (old.state = 'pending')
-     where id = new.user_id and 'pending' in (old.state, new.state);
 end;
 
 create trigger job_uncounted after delete on jobs when old.is_array = 0 begin

@@ -24,6 +24,10 @@ use crate::{
     routes::{AppState, problem::ApiError},
 };
 
+mod known;
+
+pub use known::KnownTokens;
+
 /// What an operation asks of whoever calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Right {
@@ -210,8 +214,8 @@ async fn authenticate(state: &AppState, headers: &HeaderMap) -> Result<Identity,
     let token = bearer(headers).ok_or(ProblemKind::Unauthenticated)?;
     match token {
         BearerToken::Api(id, secret) => {
-            let token = state.reads.token(id).await?.filter(|token| token.secret.matches(&secret));
-            let token = token.ok_or(ProblemKind::Unauthenticated)?;
+            let found = state.tokens.token(id, &secret).await?;
+            let known::Found { token, anew } = found.ok_or(ProblemKind::Unauthenticated)?;
             let now = state.scheduler.now();
             if token.expires_at.is_some_and(|end| end <= now) {
                 return Err(ApiError::refused(
@@ -219,11 +223,9 @@ async fn authenticate(state: &AppState, headers: &HeaderMap) -> Result<Identity,
                     "the token has expired",
                 ));
             }
-            state
-                .scheduler
-                .touch_token(&token)
-                .await
-                .unwrap_or_else(|error| tracing::debug!(%error, "token use not noted"));
+            if anew && let Err(error) = state.scheduler.touch_token(&token).await {
+                tracing::debug!(%error, "token use not noted");
+            }
             let (token_id, role) = (token.id, token.role);
             Ok(Identity::User(Caller {
                 token_id,
@@ -234,8 +236,9 @@ async fn authenticate(state: &AppState, headers: &HeaderMap) -> Result<Identity,
             }))
         }
         BearerToken::Worker(id, secret) => {
-            let hash = state.reads.worker_secret(id).await?;
-            hash.filter(|hash| hash.matches(&secret)).ok_or(ProblemKind::Unauthenticated)?;
+            if !state.tokens.is_worker(id, &secret).await? {
+                return Err(ProblemKind::Unauthenticated.into());
+            }
             Ok(Identity::Worker(WorkerCaller(id)))
         }
         BearerToken::Join(code, secret) => {

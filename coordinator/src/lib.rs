@@ -179,6 +179,7 @@ fn open_state(
     };
     Ok(AppState {
         scheduler: Arc::new(Scheduler::new(store, clock, settings)),
+        tokens: Arc::new(auth::KnownTokens::new(Arc::clone(&reads))),
         reads,
         blobs: Blobs::open(&config.data_dir)?,
         archives: Arc::new(Archives::default()),

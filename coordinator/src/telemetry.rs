@@ -30,7 +30,7 @@ pub fn init(format: Option<LogFormat>) {
         LogFormat::Text => {
             builder.with_ansi(io::stderr().is_terminal()).with_target(false).try_init()
         }
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
     };
     if started.is_err() {
         tracing::debug!("logging was started before");

@@ -30,8 +30,8 @@ macro_rules! uuid_id {
 
             /// The id as the store keeps it.
             #[must_use]
-            pub const fn as_uuid(self) -> Uuid {
-                self.0
+            pub const fn as_uuid(&self) -> &Uuid {
+                &self.0
             }
         }
 

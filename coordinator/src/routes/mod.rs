@@ -15,7 +15,12 @@ use utoipa::{OpenApi as _, openapi::OpenApi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    archives::Archives, auth, blobs::Blobs, direct::Direct, scheduler::Scheduler, store::StoreRead,
+    archives::Archives,
+    auth::{self, KnownTokens},
+    blobs::Blobs,
+    direct::Direct,
+    scheduler::Scheduler,
+    store::StoreRead,
 };
 
 pub(crate) mod body;
@@ -46,6 +51,8 @@ pub struct AppState {
     pub scheduler: Arc<Scheduler>,
     /// The reading side of the store.
     pub reads: Arc<dyn StoreRead>,
+    /// Who is let in.
+    pub tokens: Arc<KnownTokens>,
     /// Files by digest.
     pub blobs: Blobs,
     /// Which archives have been found good.

@@ -41,6 +41,8 @@ struct Lines {
     by_class: HashMap<Requirements, BTreeSet<u64>>,
     by_worker: HashMap<WorkerId, BTreeSet<u64>>,
     holders: HashMap<Digest, Vec<WorkerId>>,
+    /// How often nobody was there to be woken.
+    missed: u64,
 }
 
 struct Waiter {
@@ -63,9 +65,23 @@ pub(super) struct Place {
     in_hand: Option<Hint>,
 }
 
+/// A moment: what became claimable since then either woke a worker or counts as missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Since(u64);
+
 impl Waiting {
-    /// Joins the end of the line. Enter first, then try to claim: a job that becomes claimable in
-    /// between wakes the place.
+    /// This moment. Take it, try to claim, enter: when [`Waiting::missed`] nothing since then, another claim would
+    /// find nothing either.
+    pub(super) fn since(&self) -> Since {
+        Since(self.lock().missed)
+    }
+
+    /// Whether something became claimable since a moment that nobody was woken for.
+    pub(super) fn missed(&self, since: Since) -> bool {
+        self.lock().missed != since.0
+    }
+
+    /// Joins the end of the line: what becomes claimable from now on may wake the place.
     pub(super) fn enter(self: &Arc<Self>, worker: WorkerId, capabilities: Capabilities) -> Place {
         let (sender, next) = oneshot::channel();
         let mut lines = self.lock();
@@ -95,6 +111,7 @@ impl Waiting {
                 return true;
             }
         }
+        lines.missed += 1;
         false
     }
 
@@ -326,6 +343,25 @@ mod tests {
         drop(enter(&waiting, L2));
         assert!(!wake(&waiting, L2));
         assert_eq!(waiting.len(), 0);
+    }
+
+    #[test]
+    fn what_nobody_is_woken_for_is_missed() {
+        let waiting = Arc::new(Waiting::default());
+        let since = waiting.since();
+        assert!(!waiting.missed(since));
+        assert!(!wake(&waiting, L2));
+        assert!(waiting.missed(since), "nobody was in the line yet");
+
+        let since = waiting.since();
+        let place = enter(&waiting, L2);
+        assert!(wake(&waiting, L2));
+        assert!(!waiting.missed(since), "somebody will claim it");
+        drop(place);
+        assert!(
+            waiting.missed(since),
+            "whoever was to claim it has left, and nobody else is there"
+        );
     }
 
     #[test]

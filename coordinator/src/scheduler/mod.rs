@@ -139,8 +139,8 @@ impl Scheduler {
         wait: Duration,
     ) -> Result<ClaimReply, StoreError> {
         let offer = Offer { worker, max: max.clamp(1, CLAIM_MAX) };
-        let asked_at = Instant::now();
-        let Claimed { jobs, capabilities, passed_on: _ } = self.try_claim(offer).await?;
+        let (asked_at, since) = (Instant::now(), self.waiting.since());
+        let Claimed { jobs, capabilities, passed_on } = self.try_claim(offer).await?;
         if !jobs.is_empty() || wait.is_zero() {
             return Ok(ClaimReply { jobs, waited_ms: 0 });
         }
@@ -151,17 +151,20 @@ impl Scheduler {
             return Ok(ClaimReply::default());
         };
         let mut place = self.waiting.enter(worker, capabilities);
+        place.pass_on(&passed_on);
+        // No job slips through between the claim and the place.
+        let mut claim_again = self.waiting.missed(since);
         loop {
-            // Once more now that the place is taken: no job can slip through in between.
+            if !claim_again && timeout_at(until, place.woken()).await.is_err() {
+                return Ok(ClaimReply::default());
+            }
+            claim_again = false;
             let waited_ms = millis(asked_at.elapsed());
             let Claimed { jobs, passed_on, .. } = self.try_claim(offer).await?;
             place.pass_on(&passed_on);
             if !jobs.is_empty() {
                 place.leave_served();
                 return Ok(ClaimReply { jobs, waited_ms });
-            }
-            if timeout_at(until, place.woken()).await.is_err() {
-                return Ok(ClaimReply::default());
             }
         }
     }

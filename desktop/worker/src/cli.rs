@@ -231,7 +231,7 @@ fn start_logging(format: Option<LogFormat>) {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = match format.unwrap_or(by_place) {
         LogFormat::Text => builder.with_ansi(terminal).with_target(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
     };
     if started.is_err() {
         tracing::debug!("logging was started before");

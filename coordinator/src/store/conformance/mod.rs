@@ -95,6 +95,7 @@ macro_rules! conformance_suite {
                 an_ended_job_is_submitted_again
                 a_job_that_has_not_ended_is_not_submitted_again
                 every_change_is_told
+                the_reply_to_a_submission_is_what_the_store_keeps
             }
             order {
                 a_higher_priority_goes_first

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use lull_shared::{
     ids::JobId,
-    jobs::{AttemptEnding, JobState},
+    jobs::{AttemptEnding, JobFilter, JobState, OnOwnerReturn, OnWorkerLost},
     workers::{SandboxLevel, WorkerState},
 };
 
 use super::{
     LEASE, Shared, a_job, a_job_with, a_user, a_worker, alive, at, claim, claim_one, expire,
-    finish, run_one, state_of, submit, tick, two_workers,
+    finish, isolated, run_one, state_of, submit, tick, two_workers,
 };
 use crate::{scheduler::END_RULES, store::StoreError};
 use AttemptEnding::{CommandFailed, Succeeded, TimedOut};
@@ -224,6 +224,33 @@ pub(crate) async fn every_change_is_told(store: &Shared) {
     let cancelled = store.cancel(id, at(101)).await.unwrap();
     assert_eq!(states(&cancelled.changes), [(id, Cancelled)]);
     assert_eq!(cancelled.changes.ready, []);
+}
+
+pub(crate) async fn the_reply_to_a_submission_is_what_the_store_keeps(store: &Shared) {
+    let first = submit(store, a_job()).await;
+    let with_items = a_job_with(|request| request.items = vec!["a".to_owned(), "b".to_owned()]);
+    let held = a_job_with(|request| {
+        (request.hold, request.priority, request.retries) = (true, -3, 2);
+        (request.timeout_secs, request.max_queue_secs) = (Some(9), Some(60));
+        (request.on_worker_lost, request.on_owner_return) =
+            (OnWorkerLost::Fail, OnOwnerReturn::Move);
+        (request.argv, request.filename) = (vec!["true".to_owned()], Some("a.zip".to_owned()));
+    });
+    for (job, ready) in [
+        (a_job(), Some(1)),
+        (isolated(SandboxLevel::L3), Some(1)),
+        (a_job_with(|request| request.count = Some(7)), Some(7)),
+        (with_items, Some(2)),
+        (held, None),
+        (after(&[first]), None),
+    ] {
+        let made = store.create_job(job, at(5)).await.unwrap();
+        let id = made.value.job.job_id;
+        let listed = store.jobs(&JobFilter::default()).await.unwrap().jobs;
+        assert_eq!(listed.into_iter().find(|job| job.job_id == id), Some(made.value.job));
+        let ready_now = made.changes.ready.first().map(|ready| ready.jobs);
+        assert_eq!(ready_now, ready);
+    }
 }
 
 fn after(jobs: &[JobId]) -> crate::model::NewJob {

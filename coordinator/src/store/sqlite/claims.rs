@@ -47,10 +47,11 @@ pub(super) fn claim(
     }
     end_backoffs(connection, now, changes)?;
     let mut line = Line::new(connection, &worker, rules, now)?;
-    while claimed.jobs.len() < offer.max as usize
-        && let Some(seq) = line.next()?
-    {
-        claimed.jobs.push(start(connection, seq, &worker, now, lease, changes)?);
+    while let Some(first) = line.next()? {
+        claimed.jobs.push(start(connection, &first, &worker, now, lease, changes)?);
+        if claimed.jobs.len() >= offer.max as usize {
+            break;
+        }
         line.taken()?;
     }
     for seq in line.passed_over {
@@ -97,6 +98,14 @@ struct Candidate {
     class: i64,
     user: i64,
     turn: Turn,
+    first: First,
+}
+
+/// A job that may be claimed.
+#[derive(Clone, Copy)]
+struct First {
+    seq: i64,
+    is_array: bool,
 }
 
 /// What one worker could take, best first.
@@ -145,8 +154,8 @@ impl<'a> Line<'a> {
         })
     }
 
-    /// The order number of the job that comes first. It is to be started, then [`Line::taken`] be called.
-    fn next(&mut self) -> Result<Option<i64>, StoreError> {
+    /// The job that comes first. It is to be started, then [`Line::taken`] be called.
+    fn next(&mut self) -> Result<Option<First>, StoreError> {
         while self.candidates.is_empty() {
             if !self.look_lower()? {
                 return Ok(None);
@@ -155,7 +164,7 @@ impl<'a> Line<'a> {
         let turns: Vec<Turn> = self.candidates.iter().map(|candidate| candidate.turn).collect();
         let Some(given) = (self.rules.turn)(&turns, self.last_turn) else { return Ok(None) };
         let candidate = &self.candidates[given.index];
-        let (user, first) = (candidate.user, candidate.turn.first);
+        let (user, first) = (candidate.user, candidate.first);
         for same in self.candidates.iter_mut().filter(|candidate| candidate.user == user) {
             same.turn.served = given.served;
         }
@@ -172,7 +181,10 @@ impl<'a> Line<'a> {
     fn taken(&mut self) -> Result<(), StoreError> {
         let Candidate { class, user, .. } = self.candidates[self.given];
         match self.first_of(class, user)? {
-            Some(first) => self.candidates[self.given].turn.first = first,
+            Some(first) => {
+                let candidate = &mut self.candidates[self.given];
+                (candidate.turn.first, candidate.first) = (first.seq, first);
+            }
             None => drop(self.candidates.swap_remove(self.given)),
         }
         Ok(())
@@ -203,11 +215,8 @@ impl<'a> Line<'a> {
                     .connection
                     .prepare_cached("select served, weight from users where id = ?1")?
                     .query_row([user], |row| Ok((row.get(0)?, row.get(1)?)))?;
-                self.candidates.push(Candidate {
-                    class,
-                    user,
-                    turn: Turn { served, weight, first },
-                });
+                let turn = Turn { served, weight, first: first.seq };
+                self.candidates.push(Candidate { class, user, turn, first });
             }
         }
         Ok(true)
@@ -227,9 +236,9 @@ impl<'a> Line<'a> {
     }
 
     /// A user's first job in a class that is not better left to others.
-    fn first_of(&mut self, class: i64, user: i64) -> Result<Option<i64>, StoreError> {
+    fn first_of(&mut self, class: i64, user: i64) -> Result<Option<First>, StoreError> {
         let mut statement = self.connection.prepare_cached(
-            "select seq, attempt from jobs indexed by jobs_ready
+            "select seq, attempt, is_array from jobs indexed by jobs_ready
               where ready = 1 and class_id = ?1 and priority = ?2 and user_id = ?3
               order by seq limit ?4",
         )?;
@@ -237,7 +246,7 @@ impl<'a> Line<'a> {
         while let Some(row) = rows.next()? {
             let seq: i64 = row.get(0)?;
             if row.get::<_, u32>(1)? == 0 || !self.is_for_others(seq, class)? {
-                return Ok(Some(seq));
+                return Ok(Some(First { seq, is_array: row.get(2)? }));
             }
             self.passed_over.insert(seq);
         }
@@ -308,6 +317,16 @@ pub(super) fn end_backoffs(
     now: Timestamp,
     changes: &mut Changes,
 ) -> Result<(), StoreError> {
+    // Every claim comes by here, and a look costs less than an update of nothing.
+    let due: bool = connection
+        .prepare_cached(
+            "select exists (select 1 from jobs indexed by jobs_in_backoff
+              where state = 'pending' and not_before > 0 and not_before <= ?1)",
+        )?
+        .query_row([Col(now)], |row| row.get(0))?;
+    if !due {
+        return Ok(());
+    }
     let over: Vec<i64> = connection
         .prepare_cached(
             "update jobs indexed by jobs_in_backoff
@@ -325,31 +344,24 @@ pub(super) fn end_backoffs(
 /// Starts the next attempt of a job; of an array, the first attempt of its next job.
 fn start(
     connection: &Connection,
-    seq: i64,
+    first: &First,
     worker: &Claimer,
     now: Timestamp,
     lease: Duration,
     changes: &mut Changes,
 ) -> Result<Assignment, StoreError> {
-    let array: Option<Col<JobId>> = connection
-        .prepare_cached("select id from jobs where seq = ?1 and is_array = 1")?
-        .query_row([seq], |row| row.get(0))
-        .optional()?;
-    let seq = match array {
-        None => {
-            start_waiting(connection, seq, worker, now, lease)?;
-            seq
-        }
-        Some(_) => {
-            let started = start_next_of(connection, seq, worker, now, lease)?;
-            jobs::note_change(connection, seq, changes)?;
-            started
-        }
+    let seq = if first.is_array {
+        let started = start_next_of(connection, first.seq, worker, now, lease)?;
+        jobs::note_change(connection, first.seq, changes)?;
+        started
+    } else {
+        start_waiting(connection, first.seq, worker, now, lease)?;
+        first.seq
     };
-    let (mut assignment, index) = connection
+    let (mut assignment, index, array) = connection
         .prepare_cached(
             "select jobs.id, attempt, body, file_digest, requirements, users.name as submitted_by,
-                    array_index
+                    array_index, (select id from jobs as arrays where arrays.seq = jobs.array) as array_id
                from jobs join specs on specs.id = jobs.spec_id join classes on classes.id = jobs.class_id
                join users on users.id = jobs.user_id
               where seq = ?1",
@@ -370,7 +382,7 @@ fn start(
         job: assignment.job_id,
         state: JobState::Running,
         attempt: assignment.attempt,
-        array: array.map(|array| array.0),
+        array,
     });
     Ok(assignment)
 }
@@ -427,7 +439,11 @@ fn start_next_of(
     Ok(connection.last_insert_rowid())
 }
 
-fn assignment(row: &Row<'_>, lease: Duration) -> rusqlite::Result<(Assignment, Option<u32>)> {
+/// What a worker is given, and of an array the number and the array.
+fn assignment(
+    row: &Row<'_>,
+    lease: Duration,
+) -> rusqlite::Result<(Assignment, Option<u32>, Option<JobId>)> {
     let digest = row.col_opt::<Digest>("file_digest")?;
     let spec: Spec = row.json("body")?;
     let asked: Requirements = row.json("requirements")?;
@@ -451,7 +467,7 @@ fn assignment(row: &Row<'_>, lease: Duration) -> rusqlite::Result<(Assignment, O
         on_owner_return: spec.on_owner_return,
         submitted_by: row.get("submitted_by")?,
     };
-    Ok((assignment, row.get("array_index")?))
+    Ok((assignment, row.get("array_index")?, row.col_opt("array_id")?))
 }
 
 /// What could be claimed now: for each class one entry, with the number of its jobs up to `limit`.

@@ -22,7 +22,7 @@ macro_rules! id_column {
     ($($id:ty),+) => {$(
         impl ToSql for Col<$id> {
             fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-                Ok(ToSqlOutput::Owned(self.0.as_uuid().as_bytes().to_vec().into()))
+                Ok(ToSqlOutput::Borrowed(ValueRef::Blob(self.0.as_uuid().as_bytes())))
             }
         }
 
@@ -95,11 +95,12 @@ pub(super) struct Json<T>(pub(super) T);
 
 impl<T: Serialize> ToSql for Json<T> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        let text = match serde_json::to_value(&self.0) {
-            Ok(serde_json::Value::String(word)) => word,
-            Ok(value) => value.to_string(),
-            Err(error) => return Err(rusqlite::Error::ToSqlConversionFailure(error.into())),
-        };
+        let failed =
+            |error: serde_json::Error| rusqlite::Error::ToSqlConversionFailure(error.into());
+        let mut text = serde_json::to_string(&self.0).map_err(failed)?;
+        if text.starts_with('"') {
+            text = serde_json::from_str(&text).map_err(failed)?;
+        }
         Ok(text.into())
     }
 }

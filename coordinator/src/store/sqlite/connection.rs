@@ -20,6 +20,8 @@ const SYNCHRONOUS: &str = "full";
 /// A fault for tests that must find it: commits stay in the log until it is copied back.
 #[cfg(feature = "fault-unsynced")]
 const SYNCHRONOUS: &str = "normal";
+/// How much of the database the connection that writes keeps at hand, in KiB.
+const CACHE_KIB: i64 = 32 * 1024;
 /// Room for all statements of the store.
 const STATEMENTS_MAX: usize = 128;
 
@@ -37,6 +39,7 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "synchronous", SYNCHRONOUS)?;
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     // The writer checkpoints by itself, after the replies have left.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     migrate(&mut connection, path, &runner)?;

@@ -41,6 +41,8 @@ pub(super) fn create(
     let is_array = request.count.is_some() || !request.items.is_empty();
     let deadline =
         request.max_queue_secs.map(|secs| now + std::time::Duration::from_secs(secs.into()));
+    let spec = spec(&job.name, request);
+    let ready = !request.hold && needs.waiting.is_empty() && needs.broken.is_none();
     let sql = "insert into jobs (id, state, ready, class_id, priority, user_id, spec_id, is_array,
                    retries, on_worker_lost, held, blocked_by, queue_deadline, idempotency_key,
                    body_hash, created_at)
@@ -49,11 +51,11 @@ pub(super) fn create(
                    :body_hash, :created_at)";
     connection.prepare_cached(sql)?.execute(named_params! {
         ":id": Col(job.id),
-        ":ready": !request.hold && needs.waiting.is_empty() && needs.broken.is_none(),
+        ":ready": ready,
         ":class": class(connection, &request.requirements)?,
         ":priority": request.priority,
         ":user": user,
-        ":spec": add_spec(connection, &job.name, request)?,
+        ":spec": add_spec(connection, &spec, request.file_digest)?,
         ":is_array": is_array,
         ":retries": request.retries,
         ":on_worker_lost": Json(request.on_worker_lost),
@@ -71,10 +73,19 @@ pub(super) fn create(
     }
     if let Some(reason) = needs.broken {
         close_unstarted(connection, seq, Step::Fail, &reason, now, changes)?;
-    } else {
-        announce(connection, seq, changes)?;
+        return Ok(Created { job: show::summary(connection, job.id)?, new: true });
     }
-    Ok(Created { job: show::summary(connection, job.id)?, new: true })
+    let accepted = show::accepted(job, spec, needs.waiting.len(), now);
+    let (id, state) = (job.id, accepted.status);
+    changes.jobs.push(JobChange { job: id, state, attempt: 0, array: None });
+    if ready {
+        changes.ready.push(ReadyJob {
+            requirements: request.requirements.clone(),
+            input: request.file_digest,
+            jobs: accepted.array.map_or(1, |array| array.count),
+        });
+    }
+    Ok(Created { job: accepted, new: true })
 }
 
 /// Refuses what was just accepted when more jobs of the user wait now than may.
@@ -127,8 +138,9 @@ fn class(connection: &Connection, requirements: &Requirements) -> Result<i64, St
     Ok(connection.last_insert_rowid())
 }
 
-fn add_spec(connection: &Connection, name: &str, request: &CreateJob) -> Result<i64, StoreError> {
-    let spec = Spec {
+/// The part of a submission that is kept as it is.
+fn spec(name: &str, request: &CreateJob) -> Spec {
+    Spec {
         name: name.to_owned(),
         command: request.command.clone(),
         argv: request.argv.clone(),
@@ -140,10 +152,17 @@ fn add_spec(connection: &Connection, name: &str, request: &CreateJob) -> Result<
         timeout_secs: request.timeout_secs,
         max_queue_secs: request.max_queue_secs,
         on_owner_return: request.on_owner_return,
-    };
+    }
+}
+
+fn add_spec(
+    connection: &Connection,
+    spec: &Spec,
+    input: Option<Digest>,
+) -> Result<i64, StoreError> {
     connection
         .prepare_cached("insert into specs (name, file_digest, body) values (?1, ?2, ?3)")?
-        .execute((name, request.file_digest.map(Col), Json(spec)))?;
+        .execute((&spec.name, input.map(Col), Json(spec)))?;
     Ok(connection.last_insert_rowid())
 }
 
@@ -321,37 +340,35 @@ pub(super) fn after_end(
     now: Timestamp,
     changes: &mut Changes,
 ) -> Result<(), StoreError> {
-    let array: Option<i64> = connection
-        .prepare_cached("select array from jobs where seq = ?1")?
-        .query_row([seq], |row| row.get(0))?;
-    note_change(connection, seq, changes)?;
-    if let Some(array) = array {
+    if let Some(array) = note_change(connection, seq, changes)? {
         arrays::end_if_done(connection, array, now, changes)?;
     }
     dependencies::note_end(connection, seq, state, now, changes)
 }
 
-/// Says that a job is not as it was.
+/// Says that a job is not as it was, and gives the order number of its array.
 pub(super) fn note_change(
     connection: &Connection,
     seq: i64,
     changes: &mut Changes,
-) -> Result<(), StoreError> {
-    let change = connection
+) -> Result<Option<i64>, StoreError> {
+    let (change, array) = connection
         .prepare_cached(
-            "select id, state, attempt, (select id from jobs as arrays where arrays.seq = jobs.array) as array_id
+            "select id, state, attempt, array,
+                    (select id from jobs as arrays where arrays.seq = jobs.array) as array_id
                from jobs where seq = ?1",
         )?
         .query_row([seq], |row| {
-            Ok(JobChange {
+            let change = JobChange {
                 job: row.col("id")?,
                 state: row.word("state", JobState::from_name)?,
                 attempt: row.get("attempt")?,
                 array: row.col_opt("array_id")?,
-            })
+            };
+            Ok((change, row.get("array")?))
         })?;
     changes.jobs.push(change);
-    Ok(())
+    Ok(array)
 }
 
 /// Says that a job is not as it was, and that it can be claimed if it can.

@@ -265,10 +265,14 @@ pub(super) fn finish(
     rules: EndRules,
     changes: &mut Changes,
 ) -> Result<Recorded, StoreError> {
-    if let Some(before) = reported_before(connection, report)? {
-        return Ok(before);
-    }
-    let held = hold(connection, report.worker, report.key, now, changes)?;
+    let held = match hold(connection, report.worker, report.key, now, changes) {
+        Ok(held) => held,
+        // What was reported before is not held any more, and the same report gets the same reply.
+        Err(StoreError::LeaseLost) => {
+            return reported_before(connection, report)?.ok_or(StoreError::LeaseLost);
+        }
+        Err(error) => return Err(error),
+    };
     for piece in &report.output {
         output::append(connection, held.job, report.key.attempt, piece)?;
     }

@@ -3,7 +3,10 @@
 use lull_shared::{
     files::Artifact,
     ids::{Digest, JobId, WorkerId},
-    jobs::{ArrayCounts, Attempt, AttemptEnding, Job, JobCounts, JobFilter, JobList, JobState},
+    jobs::{
+        ArrayCounts, Attempt, AttemptEnding, Job, JobCounts, JobFilter, JobList, JobState,
+        OnWorkerLost, Requirements,
+    },
     output::Stream,
     time::Timestamp,
 };
@@ -16,7 +19,7 @@ use super::{
     output,
 };
 use crate::{
-    model::Spec,
+    model::{NewJob, Spec},
     store::{PAGE_MAX, StoreError},
 };
 
@@ -164,48 +167,94 @@ fn job(row: &Row<'_>) -> rusqlite::Result<(i64, Job)> {
     let spec: Spec = row.json("spec")?;
     let not_before: Timestamp = row.col("not_before")?;
     let job = Job {
-        job_id: row.col("id")?,
         status: row.word("state", JobState::from_name)?,
-        name: spec.name,
         worker_id: row.col_opt::<WorkerId>("worker_id")?,
         hostname: row.get("hostname")?,
-        command: spec.command,
-        argv: spec.argv,
-        shell: spec.shell,
-        on_error: spec.on_error,
-        filename: spec.filename,
         file_url: row.col_opt("file_digest")?.map(file_url),
-        stdout: None,
-        stderr: None,
         exit_code: row.get("exit_code")?,
         error_message: row.get("error_message")?,
-        created_at: row.col("created_at")?,
         started_at: row.col_opt("started_at")?,
         completed_at: row.col_opt("completed_at")?,
         attempt: row.get("attempt")?,
-        attempts: Vec::new(),
-        artifacts: Vec::new(),
-        outputs: spec.outputs,
-        env_names: spec.env.into_keys().collect(),
         priority: row.get("priority")?,
         retries: row.get("retries")?,
-        timeout_secs: spec.timeout_secs,
-        max_queue_secs: spec.max_queue_secs,
         requirements: row.json("requirements")?,
         on_worker_lost: row.json("on_worker_lost")?,
-        on_owner_return: spec.on_owner_return,
         held: row.get("held")?,
         blocked_by: row.get("blocked_by")?,
-        after: Vec::new(),
         not_before: (not_before != Timestamp::default()).then_some(not_before),
         array_id: row.col_opt("array_id")?,
         index: row.get("array_index")?,
         array: array_counts(row)?,
         resubmitted_from: row.col_opt("resubmitted_from")?,
-        submitted_by: row.get("submitted_by")?,
         cancel_requested: row.get("cancel_requested")?,
+        ..waiting(row.col("id")?, spec, row.get("submitted_by")?, row.col("created_at")?)
     };
     Ok((row.get("seq")?, job))
+}
+
+/// A job that was just accepted, as [`summary`] would read it.
+pub(super) fn accepted(job: &NewJob, spec: Spec, blocked_by: usize, now: Timestamp) -> Job {
+    let request = &job.request;
+    let items = u32::try_from(request.items.len()).ok().filter(|items| *items > 0);
+    let count = request.count.or(items);
+    Job {
+        file_url: request.file_digest.map(file_url),
+        priority: request.priority,
+        retries: request.retries,
+        requirements: request.requirements.clone(),
+        on_worker_lost: request.on_worker_lost,
+        held: request.hold,
+        blocked_by: u32::try_from(blocked_by).unwrap_or(u32::MAX),
+        array: count.map(|count| ArrayCounts { count, pending: count, ..ArrayCounts::default() }),
+        ..waiting(job.id, spec, job.submitter.name.clone(), now)
+    }
+}
+
+/// A job of which no more is known than what it is to do.
+fn waiting(job_id: JobId, spec: Spec, submitted_by: String, created_at: Timestamp) -> Job {
+    Job {
+        job_id,
+        status: JobState::Pending,
+        name: spec.name,
+        worker_id: None,
+        hostname: None,
+        command: spec.command,
+        argv: spec.argv,
+        shell: spec.shell,
+        on_error: spec.on_error,
+        filename: spec.filename,
+        file_url: None,
+        stdout: None,
+        stderr: None,
+        exit_code: None,
+        error_message: None,
+        created_at,
+        started_at: None,
+        completed_at: None,
+        attempt: 0,
+        attempts: Vec::new(),
+        artifacts: Vec::new(),
+        outputs: spec.outputs,
+        env_names: spec.env.into_keys().collect(),
+        priority: 0,
+        retries: 0,
+        timeout_secs: spec.timeout_secs,
+        max_queue_secs: spec.max_queue_secs,
+        requirements: Requirements::default(),
+        on_worker_lost: OnWorkerLost::default(),
+        on_owner_return: spec.on_owner_return,
+        held: false,
+        blocked_by: 0,
+        after: Vec::new(),
+        not_before: None,
+        array_id: None,
+        index: None,
+        array: None,
+        resubmitted_from: None,
+        submitted_by,
+        cancel_requested: false,
+    }
 }
 
 fn array_counts(row: &Row<'_>) -> rusqlite::Result<Option<ArrayCounts>> {
